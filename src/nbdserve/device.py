@@ -1,0 +1,265 @@
+"""Device: what sources and layers both are, so that they compose into a chain.
+
+The caller owns every buffer; a device fills or consumes it. Three classes, so that nothing passes
+through a layer by accident: `Device` derives safe defaults from its own primitives; `Layer` adds
+`inner` and forwards nothing; `Passthrough` forwards everything and is only for layers that leave
+each byte where it is. (A filter that forwards what it does not know corrupts data as soon as it
+moves a byte.)
+
+Contract, checked by `nbdserve.testing.conformance`:
+
+- The server has validated range, alignment, flags and capability before it calls.
+- Calls overlap freely: two reads, or a read and a write of different ranges, are independent.
+- No short reads: a buffer is filled whole, or the call raises `DeviceError`.
+- A cancelled call leaves the device usable, but its buffer may be written to for a while longer:
+  the caller drops that buffer and never reuses it.
+- Once `flush` returns, every write that had returned before it was called is durable.
+"""
+
+import abc
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from nbdserve.errors import NotSupportedError, ReadOnlyError
+from nbdserve.extents import DATA, Extent
+
+__all__ = [
+    "BlockSize",
+    "Capability",
+    "Device",
+    "DeviceInfo",
+    "FileRange",
+    "Layer",
+    "NoParams",
+    "Passthrough",
+]
+
+_ZERO_CHUNK = 1 << 20  # default write_zeroes writes this much at a time: bounds memory, not speed
+_CACHE_CHUNK = 1 << 20
+
+
+class Capability(enum.Flag):
+    """What a device can do beyond reading."""
+
+    NONE = 0
+    WRITE = enum.auto()
+    FLUSH = enum.auto()
+    FUA = enum.auto()
+    TRIM = enum.auto()
+    WRITE_ZEROES = enum.auto()
+    FAST_ZERO = enum.auto()
+    CACHE = enum.auto()
+    EXTENTS = enum.auto()
+    ROTATIONAL = enum.auto()
+
+    WRITES = WRITE | FLUSH | FUA | TRIM | WRITE_ZEROES | FAST_ZERO
+
+
+class BlockSize(NamedTuple):
+    """Block size constraints in bytes, as NBD_INFO_BLOCK_SIZE tells them to the client."""
+
+    minimum: int = 1
+    preferred: int = 4096
+    maximum: int = 32 << 20
+
+
+_DEFAULT_BLOCK_SIZE = BlockSize()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """What a device is; constant while it is open.
+
+    Attributes:
+        size: length of the device in bytes.
+        block_size: the sizes its requests should have.
+        can: its capabilities.
+    """
+
+    size: int
+    block_size: BlockSize = _DEFAULT_BLOCK_SIZE
+    can: Capability = Capability.NONE
+
+
+class FileRange(NamedTuple):
+    """A place in an open file: `fd`, and the byte `offset` in it."""
+
+    fd: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoParams:
+    """The parameters of an element that takes none."""
+
+
+class Device(abc.ABC):
+    """A block device of fixed size.
+
+    A source is a `Device` constructed as `Source(params)`. Its `Params` is a frozen dataclass made
+    with `nbdserve.params`; its docstring is its help page.
+    """
+
+    Params: ClassVar[type[Any]] = NoParams
+
+    async def open(self, *, read_only: bool) -> None:
+        """Make the device usable; called once, by the builder, after `inner` was opened.
+
+        Args:
+            read_only: nothing above will write; do not ask for more rights than reading takes.
+
+        Raises:
+            DeviceError: the device cannot be had; nothing is left open.
+        """
+
+    async def close(self) -> None:
+        """Release what `open` acquired; called once, by the builder, when no call is under way."""
+
+    @property
+    @abc.abstractmethod
+    def info(self) -> DeviceInfo:
+        """Facts about the open device. No I/O."""
+
+    @abc.abstractmethod
+    async def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill all of `view` (format B, contiguous, writable) from `offset`, or raise."""
+
+    def read_into_nowait(self, offset: int, view: memoryview) -> bool:
+        """Fill all of `view` at once if that takes no waiting.
+
+        Never blocks, never changes any state but counters, never raises for lack of data.
+
+        Returns:
+            True if `view` was filled; False if the caller must use `read_into` (`view` is then
+            undefined).
+        """
+        return False
+
+    def file_range(self, offset: int, length: int) -> FileRange | None:
+        """Tell where these bytes lie in an open file, for a zero-copy send; None is always right.
+
+        The descriptor stays open and the bytes stay put until the device is closed or the range
+        is written.
+        """
+        return None
+
+    async def write(self, offset: int, data: memoryview, *, fua: bool) -> None:
+        """Write `data` at `offset`; with `fua`, return only when it is durable.
+
+        `data` is the caller's again when the call returns; a device that keeps it copies it.
+        """
+        raise ReadOnlyError("this device cannot be written")
+
+    async def write_zeroes(
+        self, offset: int, length: int, *, fua: bool, may_trim: bool, fast: bool
+    ) -> None:
+        """Make the range read as zeroes.
+
+        Args:
+            offset: start of the range in bytes.
+            length: its length in bytes, up to the whole device.
+            fua: return only when it is durable.
+            may_trim: the range may become a hole; else it stays allocated.
+            fast: raise `NotSupportedError` at once, contents untouched, unless this is much
+                faster than writing zeroes.
+        """
+        if fast:
+            raise NotSupportedError("writing zeroes is not faster than writing data here")
+        zeroes = memoryview(bytes(min(length, _ZERO_CHUNK)))
+        done = 0
+        while done < length:
+            step = min(length - done, _ZERO_CHUNK)
+            # FUA on each chunk: durable when the last one returns, without a second primitive
+            await self.write(offset + done, zeroes[:step], fua=fua)
+            done += step
+
+    async def trim(self, offset: int, length: int, *, fua: bool) -> None:
+        """Declare the range unneeded. It is a hint: its contents are then unspecified."""
+
+    async def flush(self) -> None:
+        """Make every write that has returned durable."""
+
+    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+        """Describe the range: contiguous from `offset`, coalesced, at least one extent.
+
+        May stop short of `length`, never beyond it.
+        """
+        return [Extent(length, DATA)]
+
+    async def cache(self, offset: int, length: int) -> None:
+        """Make the range fast to read. A hint: nothing is returned."""
+        if not self.info.can & Capability.CACHE:
+            return
+        scratch = memoryview(bytearray(min(length, _CACHE_CHUNK)))
+        done = 0
+        while done < length:
+            step = min(length - done, _CACHE_CHUNK)
+            await self.read_into(offset + done, scratch[:step])
+            done += step
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Read into a new buffer: convenience for headers, parsers and tests."""
+        buffer = bytearray(length)
+        with memoryview(buffer) as view:
+            if not self.read_into_nowait(offset, view):
+                await self.read_into(offset, view)
+        return bytes(buffer)
+
+
+class Layer(Device):
+    """A device on top of another, which it borrows: the builder opens and closes `inner`.
+
+    Constructed as `Layer(inner, params)`. Forwards nothing: a layer states all that it offers.
+
+    Attributes:
+        inner: the device beneath.
+        writes_inner: whether a write above can become a write below. Where it is False, the
+            builder opens everything beneath read-only.
+    """
+
+    writes_inner: ClassVar[bool] = True
+
+    def __init__(self, inner: Device) -> None:
+        self.inner = inner
+
+
+class Passthrough(Layer):
+    """A layer that leaves each byte where it is and forwards every operation unchanged.
+
+    Constructed as `Passthrough(inner, params)`; a subclass overrides what it watches or slows.
+    """
+
+    @property
+    def info(self) -> DeviceInfo:
+        return self.inner.info
+
+    async def read_into(self, offset: int, view: memoryview) -> None:
+        await self.inner.read_into(offset, view)
+
+    def read_into_nowait(self, offset: int, view: memoryview) -> bool:
+        return self.inner.read_into_nowait(offset, view)
+
+    def file_range(self, offset: int, length: int) -> FileRange | None:
+        return self.inner.file_range(offset, length)
+
+    async def write(self, offset: int, data: memoryview, *, fua: bool) -> None:
+        await self.inner.write(offset, data, fua=fua)
+
+    async def write_zeroes(
+        self, offset: int, length: int, *, fua: bool, may_trim: bool, fast: bool
+    ) -> None:
+        await self.inner.write_zeroes(offset, length, fua=fua, may_trim=may_trim, fast=fast)
+
+    async def trim(self, offset: int, length: int, *, fua: bool) -> None:
+        await self.inner.trim(offset, length, fua=fua)
+
+    async def flush(self) -> None:
+        await self.inner.flush()
+
+    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+        return await self.inner.extents(offset, length)
+
+    async def cache(self, offset: int, length: int) -> None:
+        await self.inner.cache(offset, length)

@@ -1,0 +1,1 @@
+"""Binary formats: bytes in, frozen values out."""

@@ -1,0 +1,1 @@
+"""Layers: the devices that wrap another one."""

@@ -1,0 +1,1 @@
+"""The NBD protocol, sans-I/O: bytes in, events out; replies are encoders."""

@@ -1,0 +1,1 @@
+"""The server: listeners, connections and exports on top of the sans-I/O codec."""

@@ -1,0 +1,1 @@
+"""Sources: the devices at the bottom of a chain."""
