@@ -78,6 +78,7 @@ class Request(NamedTuple):
         cookie: the client's, echoed in the reply.
         offset: bytes.
         length: bytes; the payload's length in an extended request with PAYLOAD_LEN.
+        payload: the bytes of a WRITE that was accepted; its reader's own, never reused.
     """
 
     flags: int
@@ -85,3 +86,4 @@ class Request(NamedTuple):
     cookie: int
     offset: int
     length: int
+    payload: memoryview | None = None
