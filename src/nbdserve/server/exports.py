@@ -1,0 +1,152 @@
+"""The exports of a server by name: each one chain, shared by all connections that ask for it.
+
+One chain an export makes CAN_MULTI_CONN true (a flush on one connection covers the writes of all)
+and lets one fetch serve every client. In a service with many exports one that cannot be opened
+(a mirror is down) must not keep the others from starting: it is tried again when asked for.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nbdserve.build import Chain, open_chain
+from nbdserve.device import Capability, Device, DeviceInfo
+from nbdserve.errors import DeviceError, NbdserveError
+from nbdserve.protocol.constants import MAX_PAYLOAD, TransmissionFlag
+from nbdserve.protocol.messages import ExportFacts
+from nbdserve.spec import ExportSpec
+
+__all__ = ["Export", "Exports", "export_facts", "transmission_flags"]
+
+log = logging.getLogger(__name__)
+
+_FLAGS = {
+    Capability.FLUSH: TransmissionFlag.SEND_FLUSH | TransmissionFlag.SEND_FUA,
+    Capability.FUA: TransmissionFlag.SEND_FUA,
+    Capability.TRIM: TransmissionFlag.SEND_TRIM,
+    Capability.WRITE_ZEROES: TransmissionFlag.SEND_WRITE_ZEROES,
+    Capability.FAST_ZERO: TransmissionFlag.SEND_FAST_ZERO,
+    Capability.CACHE: TransmissionFlag.SEND_CACHE,
+    Capability.ROTATIONAL: TransmissionFlag.ROTATIONAL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An opened export: its device, and what the wire tells of it."""
+
+    device: Device
+    facts: ExportFacts
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One configured export; `chain` and `export` are set while it is open."""
+
+    spec: ExportSpec
+    chain: Chain | None = None
+    export: Export | None = None
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Exports:
+    """All exports of a server. Make it with `open`, end it with `close`."""
+
+    def __init__(self, specs: Sequence[ExportSpec]) -> None:
+        self._slots = {spec.name: _Slot(spec) for spec in specs}
+
+    @classmethod
+    async def open(cls, specs: Sequence[ExportSpec], *, keep_going: bool) -> "Exports":
+        """Open every export, all at once.
+
+        Args:
+            specs: with names that differ.
+            keep_going: log an export that cannot be opened and try again when it is asked for,
+                as long as one can; else raise.
+
+        Raises:
+            ConfigError: a spec is wrong as written, whatever `keep_going` says.
+            DeviceError: an export cannot be opened; none is left open.
+        """
+        exports = cls(specs)
+        slots = list(exports._slots.values())
+        outcomes = await asyncio.gather(*map(exports._open, slots), return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        fatal = [f for f in failures if not (keep_going and isinstance(f, DeviceError))]
+        if fatal or (failures and len(failures) == len(slots)):
+            await exports.close()
+            raise (fatal or failures)[0]
+        for slot, outcome in zip(slots, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                log.error("export cannot be opened export=%r: %s", slot.spec.name, outcome)
+        return exports
+
+    def names(self) -> list[str]:
+        """List the names of all exports, open or not, in the order configured."""
+        return list(self._slots)
+
+    def listing(self) -> list[tuple[str, str]]:
+        """List name and description of all exports, for NBD_OPT_LIST."""
+        return [(slot.spec.name, slot.spec.description) for slot in self._slots.values()]
+
+    async def find(self, name: str) -> Export | None:
+        """Return the export called `name`, opening it if it could not be opened before.
+
+        Raises:
+            NbdserveError: it exists and cannot be opened.
+        """
+        slot = self._slots.get(name)
+        if slot is None:
+            return None
+        return slot.export or await self._open(slot)
+
+    async def close(self) -> None:
+        """Close every chain; called when no connection is left."""
+        for slot in self._slots.values():
+            chain, slot.chain, slot.export = slot.chain, None, None
+            if chain is not None:
+                await chain.close()
+
+    async def _open(self, slot: _Slot) -> Export:
+        async with slot.opening:
+            if slot.export is None:
+                try:
+                    slot.chain = await open_chain(slot.spec)
+                except (NbdserveError, asyncio.CancelledError):
+                    raise
+                except OSError as exc:
+                    raise DeviceError(str(exc), exc.errno) from exc
+                device = slot.chain.outermost
+                slot.export = Export(device, export_facts(slot.spec, device.info))
+            return slot.export
+
+
+def export_facts(spec: ExportSpec, info: DeviceInfo) -> ExportFacts:
+    """Turn what a device is into what the wire tells of its export."""
+    minimum, preferred, maximum = info.block_size
+    can = info.can & ~Capability.WRITES if spec.read_only else info.can
+    return ExportFacts(
+        name=spec.name,
+        description=spec.description,
+        size=info.size,
+        flags=transmission_flags(can),
+        minimum=minimum,
+        preferred=max(preferred, minimum, 512),
+        maximum=min(max(maximum, preferred), MAX_PAYLOAD),
+    )
+
+
+def transmission_flags(can: Capability) -> TransmissionFlag:
+    """Turn capabilities into transmission flags (spec, "Transmission flags").
+
+    CAN_MULTI_CONN is always true here: all connections share one chain.
+    """
+    flags = TransmissionFlag.HAS_FLAGS | TransmissionFlag.CAN_MULTI_CONN
+    if not can & Capability.WRITE:
+        can &= ~Capability.WRITES
+        flags |= TransmissionFlag.READ_ONLY
+    for capability, flag in _FLAGS.items():
+        if can & capability:
+            flags |= flag
+    return flags
