@@ -45,7 +45,7 @@ MAX_STRING: Final = 4096
 """Longest string of the protocol, in bytes (spec, "String values")."""
 
 MAX_OPTION_LENGTH: Final = 64 << 10
-"""Longest option payload read whole, in bytes; a longer one closes the connection.
+"""Longest option payload read whole, in bytes; a longer one is passed over and refused.
 
 Room for a SET_META_CONTEXT of a 4,096-byte export name and a dozen queries as long.
 """
