@@ -1,0 +1,199 @@
+"""One client, from connect to close: handshake, transmission, and a goodbye that loses no reply.
+
+Five steps, all protocol knowledge in the codec: greet, haggle under a deadline, serve, send what
+is left, close. Nothing a peer or a device does ends more than this connection.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+
+from nbdserve.errors import NbdserveError, ProtocolError
+from nbdserve.protocol.constants import OptionReply
+from nbdserve.protocol.handshake import (
+    NEED_DATA,
+    Aborted,
+    ExportRequested,
+    ListRequested,
+    Ready,
+    ServerHandshake,
+)
+from nbdserve.server.exports import Export, Exports
+from nbdserve.server.limits import Limits
+from nbdserve.server.slabs import SLAB_SIZE
+from nbdserve.server.transmission import Transmission
+
+__all__ = ["Connection"]
+
+log = logging.getLogger(__name__)
+
+_RECEIVE = 16 << 10
+_SO_SNDBUFFORCE = 32  # asm-generic/socket.h; the socket module does not name it
+_DRAIN_GRACE = 1.0  # seconds a client may take to leave once told that the server goes away
+
+
+class Connection:
+    """Serve one client on a connected socket.
+
+    Args:
+        sock: connected and non-blocking; owned and closed by the connection.
+        exports: what the client may ask for.
+        limits: what it may cost.
+        peer: how logs call it.
+    """
+
+    def __init__(self, sock: socket.socket, exports: Exports, limits: Limits, *, peer: str) -> None:
+        self._sock = sock
+        self._exports = exports
+        self._limits = limits
+        self._peer = peer
+        self._handshake = ServerHandshake()
+        self._export: Export | None = None
+        self._transmission: Transmission | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._draining = False
+        self._aborted = False
+
+    async def run(self) -> None:
+        """Serve until the client leaves, `drain` has finished, or `abort` was called.
+
+        Never raises for what a peer or a device does.
+        """
+        self._task = asyncio.current_task()
+        started = time.monotonic()
+        try:
+            negotiated = await self._haggle()
+            if negotiated is not None:
+                await self._transmit(negotiated)
+        except TimeoutError:
+            log.warning(
+                "handshake timed out peer=%s after=%gs", self._peer, self._limits.handshake_timeout
+            )
+        except ProtocolError as exc:
+            log.warning("client dropped peer=%s: %s", self._peer, exc)
+        except OSError as exc:
+            log.info("client vanished peer=%s: %s", self._peer, exc)
+        except asyncio.CancelledError:
+            if not self._aborted:
+                raise
+        finally:
+            self._sock.close()
+            requests = self._transmission.requests if self._transmission else 0
+            log.info(
+                "connection closed peer=%s requests=%d seconds=%.3f",
+                self._peer,
+                requests,
+                time.monotonic() - started,
+            )
+
+    def _widen(self) -> None:
+        """Let a Unix socket take a whole slab at once; TCP finds its own size."""
+        if self._sock.family == socket.AF_UNIX:
+            try:
+                self._sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, SLAB_SIZE)
+            except OSError:  # not root: as much as net.core.wmem_max allows
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SLAB_SIZE)
+
+    def drain(self) -> None:
+        """Let the client go: finish what is in flight, answer it, then close the socket.
+
+        A client that is still haggling gets ERR_SHUTDOWN to its next option. ESHUTDOWN is never
+        sent: it would reach a guest as an I/O error, where a closed socket makes it reconnect.
+        """
+        self._draining = True
+        if self._transmission is not None:
+            self._transmission.stop()
+        else:
+            self._handshake.shut_down()
+            asyncio.get_running_loop().call_later(_DRAIN_GRACE, self._give_up_handshake)
+
+    def abort(self) -> None:
+        """Close at once, cancelling what is in flight."""
+        self._aborted = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _give_up_handshake(self) -> None:
+        if self._transmission is None:
+            self.abort()
+
+    # Haggling
+
+    async def _haggle(self) -> Ready | None:
+        """Run the handshake; None if the client left without choosing an export."""
+        handshake = self._handshake
+        async with asyncio.timeout(self._limits.handshake_timeout):
+            while True:
+                event = handshake.next_event()
+                if isinstance(event, ExportRequested):
+                    await self._answer_export(event)
+                elif isinstance(event, ListRequested):
+                    handshake.send_list(self._exports.listing())
+                await self._send(handshake.data_to_send())
+                if isinstance(event, Ready):
+                    return event
+                if isinstance(event, Aborted):
+                    return None
+                if event is NEED_DATA and not await self._receive():
+                    return None
+
+    async def _answer_export(self, event: ExportRequested) -> None:
+        try:
+            export = await self._exports.find(event.name)
+        except NbdserveError as exc:
+            log.warning("export cannot be opened export=%r: %s", event.name, exc)
+            self._handshake.refuse_export(OptionReply.ERR_UNKNOWN, str(exc))
+            return
+        if export is None:
+            known = ", ".join(repr(name) for name in self._exports.names()[:8])
+            text = f"no export {event.name!r} here; there is {known}"
+            log.info("unknown export peer=%s export=%r", self._peer, event.name)
+            self._handshake.refuse_export(OptionReply.ERR_UNKNOWN, text)
+            return
+        self._export = export
+        self._handshake.accept_export(export.facts)
+
+    async def _send(self, data: bytes) -> None:
+        if data:
+            await asyncio.get_running_loop().sock_sendall(self._sock, data)
+
+    async def _receive(self) -> bool:
+        data = await asyncio.get_running_loop().sock_recv(self._sock, _RECEIVE)
+        if data:
+            self._handshake.receive_data(data)
+        return bool(data)
+
+    # Serving
+
+    async def _transmit(self, ready: Ready) -> None:
+        negotiated = ready.negotiated
+        assert self._export is not None
+        log.info(
+            "connection ready peer=%s export=%r mode=%s base_allocation=%s",
+            self._peer,
+            negotiated.export.name,
+            negotiated.mode.name.lower(),
+            negotiated.base_allocation,
+        )
+        self._transmission = Transmission(
+            self._sock, self._export, negotiated, self._limits, peer=self._peer
+        )
+        if self._draining:
+            self._transmission.stop()
+        self._widen()
+        await self._transmission.run(self._handshake.trailing_data())
+        await self._part()
+
+    async def _part(self) -> None:
+        """Close our direction, then let the client close its own.
+
+        Closing a TCP socket with unread requests in it resets the connection, and a reset
+        discards the replies that are still on their way.
+        """
+        with contextlib.suppress(OSError, TimeoutError):
+            self._sock.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(_DRAIN_GRACE):
+                while await asyncio.get_running_loop().sock_recv(self._sock, _RECEIVE):
+                    pass
