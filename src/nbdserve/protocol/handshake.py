@@ -57,9 +57,8 @@ from nbdserve.protocol.option_replies import (
     encode_chosen,
     encode_context,
     encode_error,
-    encode_export,
     encode_greeting,
-    encode_info_text,
+    encode_infos,
     encode_listing,
     encode_reply,
 )
@@ -365,13 +364,8 @@ class ServerHandshake:
             # Told all the same, to spare the client asking twice.
             self._reply(OptionReply.INFO, encode_block_sizes(facts))
             raise OptionError(OptionReply.ERR_BLOCK_SIZE_REQD, _block_size_text(facts))
-        self._reply(OptionReply.INFO, encode_export(facts))
-        if Info.NAME in asked:
-            self._reply(OptionReply.INFO, encode_info_text(Info.NAME, facts.name))
-        if Info.DESCRIPTION in asked:
-            self._reply(OptionReply.INFO, encode_info_text(Info.DESCRIPTION, facts.description))
-        if Info.BLOCK_SIZE in asked:
-            self._reply(OptionReply.INFO, encode_block_sizes(facts))
+        for info in encode_infos(facts, asked):
+            self._reply(OptionReply.INFO, info)
         self._reply(OptionReply.ACK)
         if self._option == Option.GO:
             self._get_ready(facts)

@@ -6,6 +6,7 @@ Source: NBD proto.md, "Newstyle negotiation", "Fixed newstyle negotiation", "Opt
 """
 
 import struct
+from collections.abc import Container, Iterator
 from typing import Final, NamedTuple
 
 from nbdserve.errors import ProtocolError
@@ -33,11 +34,11 @@ __all__ = [
     "encode_chosen",
     "encode_context",
     "encode_error",
-    "encode_export",
     "encode_greeting",
-    "encode_info_text",
+    "encode_infos",
     "encode_listing",
     "encode_reply",
+    "known_flags",
     "parse_block_sizes",
     "parse_context",
     "parse_export",
@@ -128,20 +129,21 @@ def parse_listing(payload: bytes) -> Listing:
     return Listing(_name(name), rest.decode(errors="replace"))
 
 
-def encode_export(facts: ExportFacts) -> bytes:
-    """Encode NBD_INFO_EXPORT."""
-    return _EXPORT.pack(Info.EXPORT, facts.size, facts.flags)
-
-
 def parse_export(payload: bytes) -> tuple[int, TransmissionFlag]:
     """Parse NBD_INFO_EXPORT: size, and the flags known here."""
     _, size, flags = _unpack(_EXPORT, payload)
     return size, known_flags(flags)
 
 
-def encode_info_text(info: Info, text: str) -> bytes:
-    """Encode NBD_INFO_NAME or NBD_INFO_DESCRIPTION."""
-    return _U16.pack(info) + encode_string(text)
+def encode_infos(facts: ExportFacts, asked: Container[int]) -> Iterator[bytes]:
+    """Encode the payload of each NBD_REP_INFO: NBD_INFO_EXPORT always, others when asked."""
+    yield _EXPORT.pack(Info.EXPORT, facts.size, facts.flags)
+    if Info.NAME in asked:
+        yield _U16.pack(Info.NAME) + encode_string(facts.name)
+    if Info.DESCRIPTION in asked:
+        yield _U16.pack(Info.DESCRIPTION) + encode_string(facts.description)
+    if Info.BLOCK_SIZE in asked:
+        yield encode_block_sizes(facts)
 
 
 def encode_block_sizes(facts: ExportFacts) -> bytes:
