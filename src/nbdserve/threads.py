@@ -32,11 +32,15 @@ def cpu_pool() -> Executor:
     return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="nbdserve-cpu")
 
 
-async def run_io(call: Callable[..., T], *args: object) -> T:
+async def run_io(call: Callable[..., T], *args: object, **options: object) -> T:
     """Run a blocking call in `io_pool`; cancelling abandons it, the thread finishes."""
-    return await asyncio.get_running_loop().run_in_executor(io_pool(), call, *args)
+    return await asyncio.get_running_loop().run_in_executor(
+        io_pool(), functools.partial(call, *args, **options)
+    )
 
 
-async def run_cpu(call: Callable[..., T], *args: object) -> T:
+async def run_cpu(call: Callable[..., T], *args: object, **options: object) -> T:
     """Run a computing call in `cpu_pool`; cancelling abandons it, the thread finishes."""
-    return await asyncio.get_running_loop().run_in_executor(cpu_pool(), call, *args)
+    return await asyncio.get_running_loop().run_in_executor(
+        cpu_pool(), functools.partial(call, *args, **options)
+    )
