@@ -1,0 +1,181 @@
+"""The life of the server: open the exports, listen, serve, drain, close, whatever ends it.
+
+It ends by a signal, by the end of its captive command, or, with `--single`, by the end of its one
+client. SIGTERM and SIGINT drain: no new client, requests in flight are finished and answered, then
+the sockets are closed; what is not done by the deadline is aborted. A second signal aborts at once.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nbdserve.server.captive import captive_environment, run_captive
+from nbdserve.server.clients import Clients
+from nbdserve.server.duplex import duplex
+from nbdserve.server.exports import Exports
+from nbdserve.server.limits import Limits
+from nbdserve.server.listener import Listener, adopt, listen
+from nbdserve.server.parent import exit_with_parent
+from nbdserve.server.pidfile import pid_file
+from nbdserve.server.stop import Stop
+from nbdserve.server.systemd import Notifier, take_listen_fds, watchdog_interval
+from nbdserve.settings import ServerSettings, TcpListener, UnixListener
+from nbdserve.spec import ExportSpec
+
+__all__ = ["serve"]
+
+log = logging.getLogger(__name__)
+
+
+async def serve(
+    exports: Sequence[ExportSpec], settings: ServerSettings, *, config_file: Path | None = None
+) -> int:
+    """Serve until told to stop; return the exit status.
+
+    Args:
+        exports: what is served.
+        settings: how.
+        config_file: where they were read from; an export that cannot be opened then keeps no
+            other from being served.
+
+    Raises:
+        ConfigError: something is wrong as written.
+        DeviceError: an export cannot be opened, or an address not be had. Nothing is left behind.
+    """
+    notifier = Notifier()
+    passed = take_listen_fds()
+    if settings.exit_with_parent:
+        exit_with_parent()
+    stop = Stop()
+    with stop.on_signals():
+        opened = await stop.unless_told(
+            Exports.open(exports, keep_going=config_file is not None), default=None
+        )
+        if opened is None:
+            return 128 + signal.SIGINT
+        try:
+            clients = Clients(opened, _limits(settings), most=settings.max_connections)
+            if settings.single:
+                return await _serve_single(clients, stop, settings)
+            with contextlib.ExitStack() as stack:
+                listeners = _listen(settings, passed, stack)
+                stack.enter_context(pid_file(settings.pid_file))
+                return await _serve(clients, listeners, settings, notifier, stop, opened)
+        finally:
+            await opened.close()
+
+
+def _limits(settings: ServerSettings) -> Limits:
+    return Limits(
+        handshake_timeout=settings.handshake_timeout,
+        max_in_flight=settings.max_in_flight,
+        max_in_flight_bytes=settings.max_in_flight_bytes,
+    )
+
+
+def _listen(
+    settings: ServerSettings, passed: Sequence[int], stack: contextlib.ExitStack
+) -> list[Listener]:
+    """Make every listener; sockets that systemd passed stand in for those of the settings."""
+    listeners: list[Listener] = []
+
+    def add(listener: Listener) -> None:
+        stack.callback(listener.close)
+        listeners.append(listener)
+
+    if passed:
+        if settings.listeners:
+            log.info("sockets were passed in; the configured listeners are not used")
+        for fd in passed:
+            add(adopt(fd))
+        return listeners
+    default: UnixListener | TcpListener = UnixListener() if settings.run else TcpListener()
+    for wanted in settings.listeners or (default,):
+        for listener in listen(wanted):
+            add(listener)
+    return listeners
+
+
+async def _serve(
+    clients: Clients,
+    listeners: Sequence[Listener],
+    settings: ServerSettings,
+    notifier: Notifier,
+    stop: Stop,
+    exports: Exports,
+) -> int:
+    names = exports.names()
+    uris = [listener.uri(name) for listener in listeners for name in names]
+    for listener in listeners:
+        log.info("listening uri=%s", listener.uri(names[0]))
+        clients.accept_on(listener.sock)
+    if settings.print_uri:
+        print("\n".join(uris), flush=True)  # noqa: T201 -- asked for by --print-uri
+    async with asyncio.TaskGroup() as group:
+        notifier.notify("READY=1", f"STATUS=serving {len(names)} exports")
+        watchdog = group.create_task(_pat_watchdog(notifier))
+        status = 0
+        if settings.run is None:
+            await stop.told.wait()
+        else:
+            environment = _environment(listeners[0], names[0])
+            status = await stop.unless_told(
+                run_captive(settings.run, environment), default=128 + signal.SIGTERM
+            )
+        notifier.notify("STOPPING=1", "STATUS=draining")
+        for listener in listeners:
+            clients.refuse_on(listener.sock)
+            listener.close()
+        await _drain(clients, settings.drain_timeout, stop)
+        watchdog.cancel()
+    return status
+
+
+async def _serve_single(clients: Clients, stop: Stop, settings: ServerSettings) -> int:
+    sock = duplex(sys.stdin.fileno(), sys.stdout.fileno())
+    clients.add(sock, peer="stdin")
+    await stop.unless_told(clients.gone(), default=None)
+    await _drain(clients, settings.drain_timeout, stop)
+    return 0
+
+
+async def _drain(clients: Clients, deadline: float, stop: Stop) -> None:
+    if clients.count:
+        log.info("draining clients=%d deadline=%gs", clients.count, deadline)
+    clients.drain()
+    try:
+        async with asyncio.timeout(deadline):
+            await stop.unless_told_again(clients.gone())
+    except TimeoutError:
+        pass
+    if clients.count:
+        log.warning("clients aborted with requests in flight count=%d", clients.count)
+        clients.abort()
+        await clients.gone()
+
+
+def _environment(listener: Listener, export: str) -> dict[str, str]:
+    unix = listener.sock.family == socket.AF_UNIX
+    address = ("", None) if unix else listener.sock.getsockname()[:2]
+    return dict(
+        captive_environment(
+            uri=listener.uri(export),
+            unix_path=listener.path if unix else None,
+            host=address[0],
+            port=address[1],
+            export=export,
+        )
+    )
+
+
+async def _pat_watchdog(notifier: Notifier) -> None:
+    """Show the watchdog that the loop turns: from the loop, or it would prove nothing."""
+    interval = watchdog_interval()
+    while interval is not None:
+        await asyncio.sleep(interval)
+        notifier.notify("WATCHDOG=1")

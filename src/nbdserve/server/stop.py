@@ -1,0 +1,68 @@
+"""When to stop: once asked, drain; asked again, at once."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Coroutine, Iterator
+from typing import Any, TypeVar
+
+__all__ = ["Stop"]
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Stop:
+    """Waits for SIGTERM and SIGINT; SIGHUP is taken note of, and does nothing yet."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+        self.told_again = asyncio.Event()
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Handle the signals during the block."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.tell, number)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+    def tell(self, number: int) -> None:
+        """Ask to stop, as a signal does."""
+        log.info("asked to stop signal=%s", signal.Signals(number).name)
+        if self.told.is_set():
+            self.told_again.set()
+        self.told.set()
+
+    async def unless_told(self, work: Coroutine[Any, Any, T], *, default: T) -> T:
+        """Do `work` to its end, or cancel it and return `default` once asked to stop."""
+        return await _until(self.told, work, default)
+
+    async def unless_told_again(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work` to its end, or cancel it once asked to stop at once."""
+        await _until(self.told_again, work, None)
+
+    def _hang_up(self) -> None:
+        log.warning("SIGHUP does not reload yet; restart to read the configuration again")
+
+
+async def _until(event: asyncio.Event, work: Coroutine[Any, Any, T], default: T) -> T:
+    working = asyncio.ensure_future(work)
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        working.cancel()
+        await asyncio.wait({working})
+        return default
+    finally:
+        working.cancel()
+        waiting.cancel()

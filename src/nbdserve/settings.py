@@ -1,0 +1,67 @@
+"""How the server runs, apart from what it exports: plain values, whoever wrote them.
+
+The command line and the TOML configuration both end here.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+__all__ = ["DEFAULT_PORT", "ServerSettings", "TcpListener", "UnixListener"]
+
+DEFAULT_PORT: Final = 10809
+"""Registered for NBD with IANA."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnixListener:
+    """A Unix stream socket to listen on.
+
+    Attributes:
+        path: its path; None makes a private one in a folder of its own.
+        mode: permission bits; None leaves what the umask gives.
+        owner: `user`, `user:group` or `:group`, names or numbers; None leaves it as it is.
+    """
+
+    path: Path | None = None
+    mode: int | None = None
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TcpListener:
+    """A TCP address to listen on; every address the host name has."""
+
+    host: str = "localhost"
+    port: int = DEFAULT_PORT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Everything about a server but its exports.
+
+    Attributes:
+        listeners: where to listen; none means what `--run`, `--single` or systemd bring.
+        single: serve one client on stdin and stdout.
+        run: a shell command to run while serving.
+        pid_file: where to write the process id once listening.
+        exit_with_parent: end when the parent process does.
+        print_uri: print the URIs of all exports on stdout once listening.
+        handshake_timeout: seconds.
+        max_connections: clients at once.
+        drain_timeout: seconds requests in flight get at shutdown.
+        max_in_flight: requests a connection.
+        max_in_flight_bytes: of their data, a connection.
+    """
+
+    listeners: tuple[UnixListener | TcpListener, ...] = ()
+    single: bool = False
+    run: str | None = None
+    pid_file: Path | None = None
+    exit_with_parent: bool = False
+    print_uri: bool = False
+    handshake_timeout: float = 10.0
+    max_connections: int = 1000
+    drain_timeout: float = 30.0
+    max_in_flight: int = 256
+    max_in_flight_bytes: int = 8 << 20
