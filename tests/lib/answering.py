@@ -37,6 +37,7 @@ class Answering:
         self.handshake = ServerHandshake(**offers)
         self.exports = {export.name: export for export in exports or (facts(), facts("disk"))}
         self.events = []
+        self.sent = b""
         self.greeting = self.handshake.data_to_send()
 
     def feed(self, data):
@@ -46,17 +47,19 @@ class Answering:
 
     def go_on(self):
         """Answer what is asked, and return what is sent."""
-        sent = b""
+        before = len(self.sent)
         while True:
-            event = self.handshake.next_event()
+            try:
+                event = self.handshake.next_event()
+            finally:
+                self.sent += self.handshake.data_to_send()
             if event is NEED_DATA:
-                return sent + self.handshake.data_to_send()
+                return self.sent[before:]
             if event not in self.events[-1:]:  # an outcome is told again
                 self.events.append(event)
             if isinstance(event, Ready | Aborted):
-                return sent + self.handshake.data_to_send()
+                return self.sent[before:]
             self.answer(event)
-            sent += self.handshake.data_to_send()
 
     def answer(self, event):
         """Answer an event of the handshake."""

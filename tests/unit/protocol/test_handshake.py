@@ -122,7 +122,7 @@ def test_the_default_export_has_no_name(server):
 def test_export_name_of_an_unknown_export_closes_without_an_answer(server):
     with pytest.raises(ProtocolError, match="no such export"):
         server.feed(option(Option.EXPORT_NAME, b"missing"))
-    assert server.handshake.data_to_send() == b""
+    assert server.sent == b""
 
 
 @pytest.mark.parametrize("name", [b"a\0b", b"\xff", b"a" * 4097, b"a" * 70_000])
