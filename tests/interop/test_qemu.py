@@ -58,12 +58,22 @@ def test_qemu_img_convert_copies_from_export_to_export(image, pattern):
         run("qemu-img", "compare", options(source), options(target))
 
 
-@pytest.mark.parametrize("write", [[], ["-w"], ["-w", "--flush-interval=8"]])
+@pytest.mark.parametrize("write", [[], ["-w"], ["-w", "--flush-interval=16"]])
 def test_qemu_img_bench_runs(write):
     with daemon("memory", "16M") as server:
         told = run("qemu-img", "bench", "-c", "500", "-d", "16", "-s", "4096", "-f", "raw",
                    *write, options(server))  # fmt: skip
     assert "Run completed" in told
+
+
+def test_an_unknown_export_is_refused_with_a_text(image):
+    with daemon("file", image, options=["-e", "disk"]) as server:
+        done = subprocess.run(
+            ["qemu-img", "info", options(server, "other")],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "no export 'other' here; there is 'disk'" in done.stderr
 
 
 def qemu_io(server, *commands, status=0):

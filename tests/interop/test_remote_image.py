@@ -11,6 +11,7 @@ import pytest
 from daemon import daemon, run_nbdserve
 from guest import MARKER
 from nginx import nginx
+from tools import ENVIRONMENT
 
 
 def digest(path):
@@ -101,7 +102,11 @@ def sector(server, offset):
     """Read 512 bytes by a real client; the bytes, or its error line."""
     script = f"import sys; sys.stdout.buffer.write(h.pread(512, {offset}))"
     done = subprocess.run(
-        ["nbdsh", "-u", server.uri(), "-c", script], capture_output=True, timeout=120, check=False
+        ["nbdsh", "-u", server.uri(), "-c", script],
+        capture_output=True,
+        timeout=120,
+        check=False,
+        env=ENVIRONMENT,
     )
     return done.stdout if done.returncode == 0 else done.stderr.decode().strip()
 
@@ -156,7 +161,7 @@ def test_a_server_that_goes_away_and_comes_back_is_waited_for(origin, small):
         reader = subprocess.Popen(
             ["nbdsh", "-u", server.uri(), "-c",
              "import sys; sys.stdout.buffer.write(h.pread(512, 900000))"],
-            stdout=subprocess.PIPE,
+            stdout=subprocess.PIPE, env=ENVIRONMENT,
         )  # fmt: skip
         origin.start()
         answer, _ = reader.communicate(timeout=120)
