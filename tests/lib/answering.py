@@ -76,6 +76,11 @@ class Answering:
                 self.handshake.accept_export(found)
 
     @property
+    def is_ready(self):
+        """Whether the handshake has come to an export."""
+        return bool(self.events) and isinstance(self.events[-1], Ready)
+
+    @property
     def ready(self):
         """What the handshake came to."""
         event = self.events[-1]

@@ -113,7 +113,8 @@ class Haggler:
         """Send what waits and receive until something has happened."""
         while True:
             event = self._handshake.next_event()
-            await self._loop.sock_sendall(self._sock, self._handshake.data_to_send())
+            if waiting := self._handshake.data_to_send():
+                await self._loop.sock_sendall(self._sock, waiting)
             if event is not NEED_DATA:
                 return event
             data = await self._loop.sock_recv(self._sock, _RECEIVE)
