@@ -21,7 +21,7 @@ from nbdserve.config import Configuration, read_configuration
 from nbdserve.errors import ConfigError, NbdserveError
 from nbdserve.helppages import element_page
 from nbdserve.logs import configure
-from nbdserve.params import DURATION, INTEGER, Kind
+from nbdserve.params import DURATION, INTEGER, PORT, Kind
 from nbdserve.settings import DEFAULT_PORT, ServerSettings, TcpListener, UnixListener
 from nbdserve.spec import ExportSpec, parse_layer, parse_source
 
@@ -164,12 +164,6 @@ def _octal(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} will not do: an octal mode, e.g. 660") from None
 
 
-def _port(text: str) -> int:
-    if not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} will not do: a port from 0 to 65535")
-    return int(text)
-
-
 def _chain_options(group: Any) -> None:
     group.add_argument(
         "--layer", action="append", default=[], metavar="NAME[:key=value,…]",
@@ -191,7 +185,11 @@ def _listener_options(group: Any) -> None:
     group.add_argument("--unix-mode", type=_octal, metavar="MODE", help="its permissions, e.g. 660")
     group.add_argument("--unix-owner", metavar="USER[:GROUP]", help="its owner")
     group.add_argument(
-        "-p", "--port", type=_port, metavar="N", help=f"listen on TCP (default {DEFAULT_PORT})"
+        "-p",
+        "--port",
+        type=_kind(PORT),
+        metavar="N",
+        help=f"listen on TCP (default {DEFAULT_PORT})",
     )
     group.add_argument(
         "-i", "--bind", metavar="ADDRESS", help="the address to listen on (default loopback only)"

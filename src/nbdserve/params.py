@@ -27,6 +27,7 @@ __all__ = [
     "FRACTION",
     "INTEGER",
     "PATH",
+    "PORT",
     "SIZE",
     "TEXT",
     "Given",
@@ -234,6 +235,13 @@ def _parse_integer(value: Value) -> int:
     return int(text)
 
 
+def _parse_port(value: Value) -> int:
+    text = "" if isinstance(value, bool) else str(value).strip()
+    if not (text.isascii() and text.isdigit()) or int(text) > 0xFFFF:
+        raise ValueError("a port from 0 to 65535")
+    return int(text)
+
+
 def _parse_boolean(value: Value) -> bool:
     word = str(value).strip().lower()
     if word in _TRUE:
@@ -267,6 +275,7 @@ def _parse_path(value: Value) -> Path:
 SIZE: Kind[int] = Kind("SIZE", _parse_size, _show_size)
 DURATION: Kind[float] = Kind("DURATION", _parse_duration, _show_duration)
 INTEGER: Kind[int] = Kind("N", _parse_integer)
+PORT: Kind[int] = Kind("PORT", _parse_port)
 BOOLEAN: Kind[bool] = Kind("BOOL", _parse_boolean, lambda value: "true" if value else "false")
 FRACTION: Kind[float] = Kind("FRACTION", _parse_fraction)
 TEXT: Kind[str] = Kind("TEXT", _parse_text)
