@@ -44,8 +44,8 @@ class Inspection:
             return []
         return [
             (
-                f"the largest block is {size_text(self.xz.largest_block)}: reading one sector in it "
-                f"may cost {size_text(self.xz.largest_packed_block)} to fetch and decode; compress "
+                f"the largest block is {size_text(self.xz.largest_block)}: reading one sector "
+                f"may cost {size_text(self.xz.largest_packed_block)} to fetch; compress "
                 "the image again with smaller blocks: xz --block-size=16MiB"
             )
         ]

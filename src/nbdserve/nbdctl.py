@@ -113,10 +113,10 @@ def _resolved(configuration: Configuration) -> dict[str, object]:
 def _resolved_export(export: ExportSpec) -> dict[str, object]:
     chain = []
     for label, _, cls, params in reversed(resolve(export)):
-        values = {
-            p.key: _shown(p.kind.show, getattr(params, p.field)) for p in params_of(cls.Params)
-        }
-        chain.append({"element": label, **values})
+        element: dict[str, object] = {"element": label}
+        for param in params_of(cls.Params):
+            element[param.key] = _shown(param.kind.show, getattr(params, param.field))
+        chain.append(element)
     return {
         "name": export.name,
         "description": export.description,
@@ -151,3 +151,7 @@ def _text(resolved: dict[str, object]) -> str:
 
 def _print(text: str) -> None:
     print(text.rstrip("\n"))  # noqa: T201 -- the command's answer
+
+
+if __name__ == "__main__":
+    main()

@@ -165,20 +165,24 @@ class FileSource(Device):
     def _open_fd(self, *, read_only: bool) -> int:
         # O_NONBLOCK: opening a fifo must not wait for its writer
         flags = os.O_CLOEXEC | os.O_NONBLOCK
+        refused: OSError | None = None
         if not read_only:
             try:
                 fd = os.open(self._path, flags | os.O_RDWR)
             except OSError as exc:
                 if exc.errno not in _REFUSED:
                     raise self._cannot_open(exc) from exc
-                log.warning("file is served read-only path=%s: %s", self._path, exc.strerror)
+                refused = exc
             else:
                 self._can |= Capability.WRITES
                 return fd
         try:
-            return os.open(self._path, flags | os.O_RDONLY)
+            fd = os.open(self._path, flags | os.O_RDONLY)
         except OSError as exc:
             raise self._cannot_open(exc) from exc
+        if refused is not None:
+            log.warning("file is served read-only path=%s: %s", self._path, refused.strerror)
+        return fd
 
     def _cannot_open(self, exc: OSError) -> DeviceError:
         remedy = {

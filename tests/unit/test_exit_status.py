@@ -1,0 +1,184 @@
+"""Bad input of every kind: one clear line with the remedy, and the right exit status."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from daemon import nbdserve_argv, run_nbdserve
+
+
+def run_nbdctl(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "nbdserve.nbdctl", *map(str, words)],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+def assert_one_line(done, status, *parts):
+    assert done.returncode == status, done
+    lines = [line for line in done.stderr.splitlines() if ": info: " not in line]
+    assert len(lines) == 1, done.stderr
+    for part in parts:
+        assert part in lines[0]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ([], ["no source is named", "nbdserve file disk.img"]),
+        (["fil", "x"], ["unknown source 'fil'", "did you mean 'file'"]),
+        (["xz"], ["'xz' is a layer", "--layer xz"]),
+        (["--layer", "file", "null", "1M"], ["'file' is a source"]),
+        (["--layer", "xy", "null", "1M"], ["unknown layer 'xy'"]),
+        (["--layer", "slice:offst=1", "null", "1M"], ["offst", "did you mean 'offset'"]),
+        (["--layer", "slice:offset", "null", "1M"], ["not key=value"]),
+        (["memory"], ["needs SIZE"]),
+        (["memory", "1Q"], ["1Q", "a size in bytes"]),
+        (["memory", "1M", "2M"], ["one argument too many"]),
+        (["memory", "1M", "size=2M"], ["given twice"]),
+        (["null", "1M", "sise=2M"], ["did you mean 'size'"]),
+        (["disk.img"], ["not the name of a source", "nbdserve file disk.img"]),
+        (["http://x/y"], ["nbdserve http http://x/y"]),
+        (["--port", "70000", "null", "1M"], ["a port from 0 to 65535"]),
+        (["--unknown", "null", "1M"], ["--unknown"]),
+        (["--handshake-timeout", "soon", "null", "1M"], ["a duration"]),
+        (["--single", "--port", "1", "null", "1M"], ["--single"]),
+        (["--max-connections", "0", "null", "1M"], ["nobody"]),
+        (["--unix", "/" + "x" * 200, "null", "1M"], ["longer than 107 bytes"]),
+        (["--unix-mode", "9", "--unix", "-", "null", "1M"], ["octal mode"]),
+        (["--help", "fiel"], ["no source or layer", "did you mean 'file'"]),
+    ],
+)
+def test_what_is_wrong_as_written_is_status_2(words, parts):
+    assert_one_line(run_nbdserve(*words), 2, *parts)
+
+
+def test_a_missing_file_is_status_1(tmp_path):
+    assert_one_line(run_nbdserve("file", tmp_path / "none"), 1, "No such file", "check the path")
+
+
+def test_a_file_without_permission_is_status_1(tmp_path):
+    """As an ordinary user: root may read everything."""
+    (tmp_path / "disk.img").write_bytes(b"x")
+    (tmp_path / "disk.img").chmod(0)
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents:
+        if parent.stat().st_uid == os.getuid() and parent.name.startswith("pytest"):
+            parent.chmod(0o755)
+    code = (  # what is imported later could not be read any more
+        "import os, uvloop, nbdserve.cli, nbdserve.sources.file, nbdserve.server.service\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        f"nbdserve.cli.main(['--run', 'true', 'file', {str(tmp_path / 'disk.img')!r}])"
+    )
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert_one_line(done, 1, "Permission denied", "check its permissions")
+
+
+def test_a_port_that_is_taken_is_status_1():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run_nbdserve("-i", "127.0.0.1", "-p", port, "null", "1M")
+    assert_one_line(done, 1, str(port), "in use", "choose another --port")
+
+
+def test_a_raw_image_under_xz_is_status_1_with_the_remedy(tmp_path):
+    (tmp_path / "raw.img").write_bytes(bytes(1 << 20))
+    assert_one_line(run_nbdserve("--layer", "xz", "file", tmp_path / "raw.img"), 1, "xz")
+
+
+def test_a_gzip_file_under_xz_is_told_apart(tmp_path):
+    (tmp_path / "disk.gz").write_bytes(b"\x1f\x8b\x08" + bytes(5000))
+    assert_one_line(run_nbdserve("--layer", "xz", "file", tmp_path / "disk.gz"), 1, "gzip")
+
+
+def test_a_truncated_xz_file_is_status_1(tmp_path):
+    raw = tmp_path / "disk.img"
+    raw.write_bytes(os.urandom(100_000))
+    subprocess.run(["xz", "-0", raw], check=True)
+    packed = tmp_path / "disk.img.xz"
+    packed.write_bytes(packed.read_bytes()[:-100])
+    assert_one_line(run_nbdserve("--layer", "xz", "file", packed), 1, "xz")
+
+
+def test_an_http_404_is_status_1(tmp_path):
+    from nginx import nginx
+
+    with nginx(tmp_path / "web") as web:
+        done = run_nbdserve("--layer", "xz", "http", web.url("none.xz"))
+    assert_one_line(done, 1, "404", "check the URL")
+
+
+def test_a_server_that_does_not_answer_is_status_1():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    done = run_nbdserve("http", f"http://127.0.0.1:{port}/x", "retry-for=0")
+    assert_one_line(done, 1, "127.0.0.1")
+
+
+def test_a_folder_that_is_missing_for_the_socket_is_status_1(tmp_path):
+    done = run_nbdserve("-U", tmp_path / "none" / "s", "null", "1M")
+    assert_one_line(done, 1, "cannot listen on", "check its folder")
+
+
+def test_a_bad_configuration_is_status_2_and_names_file_table_and_key(tmp_path):
+    config = tmp_path / "bad.toml"
+    config.write_text('[[export]]\nsource = { type = "null", sise = "1M" }\n')
+    done = run_nbdserve("--config", config)
+    assert_one_line(done, 2, "bad.toml", "export 1", "source null", "did you mean 'size'")
+
+
+def test_a_missing_configuration_is_status_1(tmp_path):
+    assert_one_line(run_nbdserve("-c", tmp_path / "none.toml"), 1, "No such file")
+
+
+def test_check_tells_every_error_of_a_configuration(tmp_path):
+    config = tmp_path / "bad.toml"
+    config.write_text(
+        '[server]\nprot = 1\n[[export]]\nname = "a"\nsource = "nul"\nlayers = ["xy"]\n'
+        '[[export]]\nname = "a"\nsource = { type = "null", size = "1M" }\n[other]\n'
+        '[[export]]\nname = "a"\nsource = { type = "null", size = "1M" }\n'
+    )
+    done = run_nbdctl("check", config)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 6, done.stderr
+
+
+def test_check_spells_a_good_configuration_out(tmp_path):
+    config = tmp_path / "good.toml"
+    config.write_text('[[export]]\nname = "a"\nsource = { type = "memory", size = "1M" }\n')
+    done = run_nbdctl("check", config)
+    assert done.returncode == 0
+    assert "source memory size=1M" in done.stdout
+    assert "localhost:10809" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["--help", "xz"], ["--help", "file"]])
+def test_asking_is_status_0(words):
+    done = run_nbdserve(*words)
+    assert done.returncode == 0
+    assert done.stdout
+    assert done.stderr == ""
+
+
+def test_run_ends_with_the_status_of_its_command():
+    assert run_nbdserve("null", "1M", "--run", "exit 7").returncode == 7
+    assert run_nbdserve("--run", "kill -9 $$", "null", "1M").returncode == 128 + 9
+
+
+def test_ctrl_c_ends_quietly(tmp_path):
+    process = subprocess.Popen(
+        nbdserve_argv("-U", tmp_path / "s", "--print-uri", "null", "1M"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline().startswith("nbd+unix:")
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in told
+    assert not (tmp_path / "s").exists()
