@@ -8,7 +8,7 @@ from answering import Answering, facts
 from nbdserve.errors import ProtocolError
 from nbdserve.protocol.client_handshake import Answer, ClientHandshake, Connected, Greeted
 from nbdserve.protocol.constants import HandshakeFlag, Info, Option, OptionReply
-from nbdserve.protocol.handshake import NEED_DATA, Aborted
+from nbdserve.protocol.handshake import NEED_DATA, Aborted, ExportRequested, Ready
 from nbdserve.protocol.messages import ReplyMode
 from nbdserve.protocol.negotiation import Wish, negotiate
 from nbdserve.protocol.option_replies import (
@@ -213,6 +213,25 @@ def test_contexts_set_for_another_export_are_not_used():
     connected = exchange(client, server)
     assert connected.contexts == ()
     assert connected.negotiated == server.ready
+
+
+def test_a_second_set_replaces_the_first_even_when_it_fails():
+    client, server = greeted(), Answering()
+    client.ask(Option.STRUCTURED_REPLY)
+    client.ask_meta(Option.SET_META_CONTEXT, MetaRequest("disk", ("base:allocation",)))
+    assert [exchange(client, server).is_accepted for _ in range(2)] == [True, True]
+    client.ask_meta(Option.SET_META_CONTEXT, MetaRequest("missing", ("base:allocation",)))
+    assert not exchange(client, server).is_accepted
+    client.ask_info(Option.GO, InfoRequest("disk", ALL))
+    connected = exchange(client, server)
+    assert connected.contexts == ()
+    assert connected.negotiated == server.ready
+
+
+def test_contexts_are_not_asked_for_unless_wished():
+    server = Answering()
+    connect(server, Wish(export="disk", contexts=()))
+    assert [type(event) for event in server.events] == [ExportRequested, Ready]
 
 
 # Servers that break rules

@@ -240,6 +240,7 @@ BROKEN = {
     "a hole of nothing": hole(S, 4096, 0, DONE),
     "a hole of the wrong shape": chunk(S, READ, DONE, 2, bytes(11)),
     "data twice": data(S, 4096, BYTES) + data(S, 4100, BYTES[:8], DONE),
+    "half the data twice": data(S, 4096, BYTES[:32]) + data(S, 4096, BYTES[:32], DONE),
     "data missing": data(S, 4096, BYTES[:60], DONE),
     "data missing at first": data(S, 4100, BYTES[:60], DONE),
     "no data at all": chunk(S, READ, DONE, 0, b""),
