@@ -1,8 +1,9 @@
 """The server's half of the handshake, sans-I/O: greeting, option haggling, and what came of it.
 
-What is done about an option is a row of a table; the bytes are cut into options by `OptionReader`.
-Whether an export exists is the driver's business: the handshake asks with an event and goes on when
-it is answered. A driver takes events until `NEED_DATA`, sending `data_to_send()` after each:
+The bytes are cut into options by `OptionReader`; what is done about one is a row of the table in
+`option_handlers`; this is the machine that carries it out. Whether an export exists is the driver's
+business: the handshake asks with an event and goes on when it is answered. A driver takes events
+until `NEED_DATA`, sending `data_to_send()` after each:
 
     ListRequested     answer with `send_list`
     ExportRequested   answer with `accept_export` or `refuse_export`
@@ -18,17 +19,14 @@ Source: NBD proto.md, "Newstyle negotiation", "Option types", "TLS support"; its
 extension-ext-header branch, "NBD_OPT_EXTENDED_HEADERS".
 """
 
-import dataclasses
 from collections.abc import Callable, Iterable
-from functools import partial
+from dataclasses import replace
 from typing import ClassVar
 
 from nbdserve.errors import ProtocolError
 from nbdserve.protocol.constants import (
     CLIENT_FLAGS,
-    MAX_OPTION_LENGTH,
     HandshakeFlag,
-    Info,
     Option,
     OptionReply,
     TransmissionFlag,
@@ -42,32 +40,29 @@ from nbdserve.protocol.handshake_events import (
     Ready,
     TlsRequested,
 )
-from nbdserve.protocol.messages import (
-    BASE_ALLOCATION,
-    BASE_ALLOCATION_ID,
-    ExportFacts,
-    Negotiated,
-    ReplyMode,
+from nbdserve.protocol.messages import ExportFacts, Negotiated, ReplyMode
+from nbdserve.protocol.option_handlers import (
+    HANDLERS,
+    STRUCTURED_ONLY,
+    WITH_DATA,
+    Accepted,
+    Agreed,
+    AskDriver,
+    AskExport,
+    Handler,
+    Step,
+    Terms,
 )
 from nbdserve.protocol.option_reader import OptionReader, ReceivedOption
 from nbdserve.protocol.option_replies import (
     Listing,
-    MetaContext,
-    encode_block_sizes,
     encode_chosen,
-    encode_context,
     encode_error,
     encode_greeting,
-    encode_infos,
     encode_listing,
     encode_reply,
 )
-from nbdserve.protocol.options import (
-    OptionError,
-    parse_info_request,
-    parse_meta_request,
-    parse_name,
-)
+from nbdserve.protocol.options import OptionError
 
 __all__ = [
     "NEED_DATA",
@@ -80,22 +75,7 @@ __all__ = [
     "TlsRequested",
 ]
 
-_BASE_WILDCARD = "base:"
 _SERVER_FLAGS = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
-
-# Only these are read whole; any other option has no data worth holding.
-_WITH_DATA = frozenset(
-    {
-        Option.EXPORT_NAME,
-        Option.INFO,
-        Option.GO,
-        Option.LIST_META_CONTEXT,
-        Option.SET_META_CONTEXT,
-    }
-)
-_STRUCTURED_ONLY = frozenset(
-    {Option.STRUCTURED_REPLY, Option.LIST_META_CONTEXT, Option.SET_META_CONTEXT}
-)
 
 
 class ServerHandshake:
@@ -125,20 +105,18 @@ class ServerHandshake:
         if not extended:
             unsupported.add(Option.EXTENDED_HEADERS)
         if not structured:
-            unsupported |= _STRUCTURED_ONLY
-        self._handlers = {o: h for o, h in self._HANDLERS.items() if o not in unsupported}
+            unsupported |= STRUCTURED_ONLY
+        self._handlers = {o: h for o, h in HANDLERS.items() if o not in unsupported}
         self._require_tls = require_tls
-        self._tls = False
         self._shut_down = False
-        self._reader = OptionReader(_WITH_DATA)
+        self._reader = OptionReader(WITH_DATA)
         self._out = bytearray(encode_greeting(_SERVER_FLAGS))
         self._greeted = False  # the client's flags came
         self._zeroes = True
         self._option = 0  # the option being answered
         self._awaited: type[Event] | None = None  # the event the driver has to answer
-        self._on_accept: Callable[[ExportFacts], None] | None = None
-        self._mode = ReplyMode.SIMPLE
-        self._context_export: str | None = None  # base:allocation was selected for it
+        self._on_accept: Callable[[ExportFacts], Accepted] | None = None
+        self._terms = Terms()
         self._outcome: Ready | Aborted | None = None
         self._failure: str | None = None
 
@@ -207,14 +185,13 @@ class ServerHandshake:
         self._answering(ExportRequested)
         on_accept, self._on_accept = self._on_accept, None
         assert on_accept is not None
-        can_fragment = self._mode is not ReplyMode.SIMPLE
         flags = facts.flags & ~TransmissionFlag.SEND_DF
-        if can_fragment:
+        if self._terms.mode is not ReplyMode.SIMPLE:
             flags |= TransmissionFlag.SEND_DF
         try:
             if self._shut_down:
                 raise _shutting_down()
-            on_accept(dataclasses.replace(facts, flags=flags))
+            self._conclude(on_accept(replace(facts, flags=flags)))
         except OptionError as exc:
             self._refuse(exc)
 
@@ -227,9 +204,9 @@ class ServerHandshake:
             reply: ERR_UNKNOWN, or the error that says why.
             text: for the client's user.
         """
-        self._answering(ExportRequested)
         if not reply >> 31:
             raise ValueError(f"{reply!r} is no error")
+        self._answering(ExportRequested)
         self._on_accept = None
         self._refuse(OptionError(reply, text))
 
@@ -240,9 +217,7 @@ class ServerHandshake:
         it (CVE-2021-3716). The client's handshake flags stay: they cannot be sent again.
         """
         self._answering(TlsRequested)
-        self._tls = True
-        self._mode = ReplyMode.SIMPLE
-        self._context_export = None
+        self._terms = Terms(tls=True)
         self._reader.clear()
         self._reply(OptionReply.ACK)
 
@@ -262,9 +237,9 @@ class ServerHandshake:
             self._reader.clear()
             return None
         if received.option == Option.SET_META_CONTEXT:
-            self._context_export = None  # even if it fails
+            self._terms = self._terms._replace(context_export=None)  # even if it fails
         try:
-            return self._handler(received)(self, received.data)
+            return self._carry_out(self._handler(received)(self._terms, received))
         except OptionError as exc:
             self._refuse(exc)
             return None
@@ -279,112 +254,46 @@ class ServerHandshake:
         self._greeted = True
         return None
 
-    def _handler(self, received: ReceivedOption) -> "_Handler":
+    def _handler(self, received: ReceivedOption) -> Handler:
         """Find what to do about the option, or why nothing may be done."""
         if self._shut_down:
             raise _shutting_down()
-        if self._require_tls and not self._tls and self._option != Option.STARTTLS:
+        if self._require_tls and not self._terms.tls and self._option != Option.STARTTLS:
             raise OptionError(OptionReply.ERR_TLS_REQD, "this server requires TLS; start it first")
         handler = self._handlers.get(received.option)
         if handler is None:
             raise OptionError(OptionReply.ERR_UNSUP, f"option {received.option} is not supported")
-        if received.option not in _WITH_DATA:
-            if received.length:
-                raise OptionError(OptionReply.ERR_INVALID, "this option takes no data")
-        elif received.is_passed_over:
-            raise OptionError(
-                OptionReply.ERR_TOO_BIG,
-                f"{received.length} bytes of data; at most {MAX_OPTION_LENGTH}",
-            )
         return handler
 
-    # Options
+    # Carrying out what a handler decided
 
-    def _list(self, data: bytes) -> Event:
-        self._awaited = ListRequested
-        return ListRequested()
+    def _carry_out(self, step: Step) -> Event | None:
+        if isinstance(step, Agreed):
+            self._terms = step.terms
+            self._reply(OptionReply.ACK)
+            return None
+        event: Event
+        if isinstance(step, AskExport):
+            self._on_accept = step.on_accept
+            event = ExportRequested(step.name, Option(self._option))
+        else:
+            event = ListRequested() if step is AskDriver.LIST else TlsRequested()
+        self._awaited = type(event)
+        return event
 
-    def _start_tls(self, data: bytes) -> Event:
-        if self._tls:
-            raise OptionError(OptionReply.ERR_INVALID, "TLS was started already")
-        self._awaited = TlsRequested
-        return TlsRequested()
-
-    def _structured_reply(self, data: bytes) -> None:
-        if self._mode is ReplyMode.EXTENDED:
-            raise OptionError(
-                OptionReply.ERR_EXT_HEADER_REQD, "extended headers were negotiated already"
-            )
-        self._mode = ReplyMode.STRUCTURED
-        self._reply(OptionReply.ACK)
-
-    def _extended_headers(self, data: bytes) -> None:
-        self._mode = ReplyMode.EXTENDED
-        self._reply(OptionReply.ACK)
-
-    def _export_name(self, data: bytes) -> Event:
-        if self._mode is ReplyMode.EXTENDED:
-            raise OptionError(OptionReply.ERR_INVALID, "extended headers go with GO alone")
-        return self._ask(parse_name(data), self._choose)
-
-    def _info(self, data: bytes) -> Event:
-        name, asked = parse_info_request(data)
-        return self._ask(name, partial(self._inform, frozenset(asked)))
-
-    def _list_meta_context(self, data: bytes) -> Event:
-        name, queries = self._meta_request(data)
-        found = not queries or not {BASE_ALLOCATION, _BASE_WILDCARD}.isdisjoint(queries)
-        return self._ask(name, partial(self._tell_contexts, listed=found))
-
-    def _set_meta_context(self, data: bytes) -> Event:
-        name, queries = self._meta_request(data)
-        return self._ask(name, partial(self._select_contexts, found=BASE_ALLOCATION in queries))
-
-    def _meta_request(self, data: bytes) -> tuple[str, tuple[str, ...]]:
-        if self._mode is ReplyMode.SIMPLE:
-            raise OptionError(OptionReply.ERR_INVALID, "negotiate structured replies first")
-        return parse_meta_request(data)
-
-    def _ask(self, name: str, on_accept: Callable[[ExportFacts], None]) -> Event:
-        self._awaited = ExportRequested
-        self._on_accept = on_accept
-        return ExportRequested(name, Option(self._option))
-
-    # What an accepted export leads to
-
-    def _choose(self, facts: ExportFacts) -> None:
-        if facts.minimum > 1:
-            # MAY, and only so do both ways into an export make the same promise.
-            raise OptionError(OptionReply.ERR_BLOCK_SIZE_REQD, _block_size_text(facts))
-        self._out += encode_chosen(facts, zeroes=self._zeroes)
-        self._get_ready(facts)
-
-    def _inform(self, asked: frozenset[int], facts: ExportFacts) -> None:
-        if facts.minimum > 1 and Info.BLOCK_SIZE not in asked:
-            # Told all the same, to spare the client asking twice.
-            self._reply(OptionReply.INFO, encode_block_sizes(facts))
-            raise OptionError(OptionReply.ERR_BLOCK_SIZE_REQD, _block_size_text(facts))
-        for info in encode_infos(facts, asked):
-            self._reply(OptionReply.INFO, info)
-        self._reply(OptionReply.ACK)
-        if self._option == Option.GO:
-            self._get_ready(facts)
-
-    def _tell_contexts(self, facts: ExportFacts, *, listed: bool) -> None:
-        if listed:
-            self._reply(OptionReply.META_CONTEXT, encode_context(MetaContext(0, BASE_ALLOCATION)))
-        self._reply(OptionReply.ACK)
-
-    def _select_contexts(self, facts: ExportFacts, *, found: bool) -> None:
-        if found:
-            context = MetaContext(BASE_ALLOCATION_ID, BASE_ALLOCATION)
-            self._reply(OptionReply.META_CONTEXT, encode_context(context))
-            self._context_export = facts.name
-        self._reply(OptionReply.ACK)
-
-    def _get_ready(self, facts: ExportFacts) -> None:
-        base_allocation = self._context_export == facts.name
-        self._outcome = Ready(Negotiated(facts, self._mode, base_allocation))
+    def _conclude(self, accepted: Accepted) -> None:
+        for reply, payload in accepted.replies:
+            self._reply(reply, payload)
+        if accepted.context_export is not None:
+            self._terms = self._terms._replace(context_export=accepted.context_export)
+        if self._option == Option.EXPORT_NAME:
+            assert accepted.chosen is not None
+            self._out += encode_chosen(accepted.chosen, zeroes=self._zeroes)
+        else:
+            self._reply(OptionReply.ACK)
+        if accepted.chosen is not None:
+            base_allocation = self._terms.context_export == accepted.chosen.name
+            self._outcome = Ready(Negotiated(accepted.chosen, self._terms.mode, base_allocation))
 
     # Bytes
 
@@ -395,6 +304,8 @@ class ServerHandshake:
         if self._option == Option.EXPORT_NAME:  # has no error reply
             self._fail(f"export refused: {error.text}")
         else:
+            if error.info is not None:
+                self._reply(OptionReply.INFO, error.info)
             self._out += encode_error(self._option, error.reply, error.text)
 
     def _fail(self, text: str) -> None:
@@ -406,25 +317,6 @@ class ServerHandshake:
             raise RuntimeError(f"this answers {event.__name__}, which was not the last event")
         self._awaited = None
 
-    _HANDLERS: ClassVar[dict[int, "_Handler"]] = {
-        Option.EXPORT_NAME: _export_name,
-        Option.LIST: _list,
-        Option.STARTTLS: _start_tls,
-        Option.INFO: _info,
-        Option.GO: _info,
-        Option.STRUCTURED_REPLY: _structured_reply,
-        Option.LIST_META_CONTEXT: _list_meta_context,
-        Option.SET_META_CONTEXT: _set_meta_context,
-        Option.EXTENDED_HEADERS: _extended_headers,
-    }
-
-
-_Handler = Callable[[ServerHandshake, bytes], Event | None]
-
 
 def _shutting_down() -> OptionError:
     return OptionError(OptionReply.ERR_SHUTDOWN, "this server is shutting down; come back later")
-
-
-def _block_size_text(facts: ExportFacts) -> str:
-    return f"ask for NBD_INFO_BLOCK_SIZE: the minimum block is {facts.minimum} bytes"

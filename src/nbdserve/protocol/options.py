@@ -38,12 +38,14 @@ class OptionError(Exception):
     Args:
         reply: the error reply.
         text: for the client's user, one line, in short: it never repeats what the client sent.
+        info: payload of an NBD_REP_INFO that is sent before the error.
     """
 
-    def __init__(self, reply: OptionReply, text: str) -> None:
+    def __init__(self, reply: OptionReply, text: str, *, info: bytes | None = None) -> None:
         super().__init__(text)
         self.reply = reply
         self.text = text
+        self.info = info
 
 
 class InfoRequest(NamedTuple):

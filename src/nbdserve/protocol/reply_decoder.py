@@ -19,10 +19,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 from nbdserve.errors import ProtocolError
-from nbdserve.extents import Extent, State
 from nbdserve.protocol.constants import (
     EXTENDED_REPLY_MAGIC,
-    MAX_STRING,
     SIMPLE_REPLY_MAGIC,
     STRUCTURED_REPLY_MAGIC,
     ChunkFlag,
@@ -31,53 +29,24 @@ from nbdserve.protocol.constants import (
     CommandFlag,
 )
 from nbdserve.protocol.messages import ReplyMode, Request
+from nbdserve.protocol.reply_chunks import (
+    MOST_STATUS,
+    OFFSET,
+    Chunk,
+    DataChunk,
+    ErrorChunk,
+    HoleChunk,
+    check_length,
+    parse_chunk,
+)
 
-__all__ = ["Chunk", "DataChunk", "ErrorChunk", "HoleChunk", "Reply", "ReplyDecoder", "StatusChunk"]
+__all__ = ["Reply", "ReplyDecoder"]
 
 _SIMPLE = struct.Struct(">IIQ")
 _CHUNK = struct.Struct(">IHHQI")
 _EXTENDED = struct.Struct(">IHHQQQ")
-_OFFSET = struct.Struct(">Q")
-_HOLE = struct.Struct(">QI")
-_ERROR = struct.Struct(">IH")
-_EXTENT = struct.Struct(">II")
-_EXTENT_EXT = struct.Struct(">QQ")
 
 _BUFFER = 64 << 10
-_MOST_STATUS = 8 + 16 * (1 << 20)  # "SHOULD NOT send more than 2^20 extents"
-_MOST_ERROR = _ERROR.size + MAX_STRING + _OFFSET.size + 1024  # and room for fields to come
-
-
-class DataChunk(NamedTuple):
-    """Bytes of the export, which are in the request's memory."""
-
-    offset: int
-    length: int
-
-
-class HoleChunk(NamedTuple):
-    """Zeroes of the export, which are in the request's memory."""
-
-    offset: int
-    length: int
-
-
-class StatusChunk(NamedTuple):
-    """Extents of one metadata context; the states of an unknown context are raw numbers."""
-
-    context: int
-    extents: tuple[Extent, ...]
-
-
-class ErrorChunk(NamedTuple):
-    """A failure: the wire's error number, the server's words, and the place if it was told."""
-
-    error: int
-    text: str
-    offset: int | None
-
-
-Chunk = DataChunk | HoleChunk | StatusChunk | ErrorChunk
 
 
 class Reply(NamedTuple):
@@ -149,7 +118,7 @@ class ReplyDecoder:
         trailing: bytes that arrived together with the end of the handshake.
     """
 
-    MOST_HELD: ClassVar[int] = _EXTENDED.size + _MOST_STATUS + _BUFFER
+    MOST_HELD: ClassVar[int] = _EXTENDED.size + MOST_STATUS + _BUFFER
     MOST_CHUNKS: ClassVar[int] = 1 << 16
 
     def __init__(self, mode: ReplyMode, *, trailing: bytes = b"") -> None:
@@ -249,7 +218,7 @@ class ReplyDecoder:
         done = bool(flags & ChunkFlag.DONE)
         if type_ == ChunkType.OFFSET_DATA:
             return self._decode_data(form.size, length, expected, replies, done=done)
-        _check_length(type_, length)
+        check_length(type_, length)
         if len(self._held) < form.size + length:
             return False
         del self._held[: form.size]
@@ -258,7 +227,10 @@ class ReplyDecoder:
             if not done:
                 raise ProtocolError("a NONE chunk that is not the last")
         else:
-            self._keep(expected, _parse(type_, payload, expected))
+            chunk = parse_chunk(type_, payload, expected.request)
+            if isinstance(chunk, HoleChunk):
+                expected.target(*chunk)[:] = bytes(chunk.length)
+            self._keep(expected, chunk)
         if done:
             self._finish(expected, replies)
         return True
@@ -266,11 +238,11 @@ class ReplyDecoder:
     def _decode_data(
         self, head: int, length: int, expected: _Expected, replies: list[Reply], *, done: bool
     ) -> bool:
-        if len(self._held) < head + _OFFSET.size:
+        if len(self._held) < head + OFFSET.size:
             return False
-        (offset,) = _OFFSET.unpack_from(self._held, head)
-        del self._held[: head + _OFFSET.size]
-        self._place(expected, offset, length - _OFFSET.size, replies, done=done)
+        (offset,) = OFFSET.unpack_from(self._held, head)
+        del self._held[: head + OFFSET.size]
+        self._place(expected, offset, length - OFFSET.size, replies, done=done)
         return True
 
     def _place(
@@ -305,69 +277,3 @@ class ReplyDecoder:
         data = bytes(self._held[:count])
         del self._held[:count]
         return data
-
-
-def _check_length(type_: int, length: int) -> None:
-    """Check a chunk's length before any of its payload is held."""
-    if type_ == ChunkType.NONE:
-        right = length == 0
-    elif type_ == ChunkType.OFFSET_HOLE:
-        right = length == _HOLE.size
-    elif type_ == ChunkType.BLOCK_STATUS:
-        right = 4 < length <= _MOST_STATUS and length % _EXTENT.size == 4
-    elif type_ == ChunkType.BLOCK_STATUS_EXT:
-        right = 8 < length <= _MOST_STATUS and length % _EXTENT_EXT.size == 8
-    elif type_ >> 15:
-        least = _ERROR.size + (_OFFSET.size if type_ == ChunkType.ERROR_OFFSET else 0)
-        right = least <= length <= _MOST_ERROR
-    else:
-        raise ProtocolError(f"unknown chunk type {type_:#06x}")
-    if not right:
-        raise ProtocolError(f"a chunk of type {type_:#06x} with {length} bytes")
-
-
-def _parse(type_: int, payload: bytes, expected: _Expected) -> Chunk:
-    if type_ == ChunkType.OFFSET_HOLE:
-        offset, length = _HOLE.unpack(payload)
-        target = expected.target(offset, length)
-        target[:] = bytes(length)
-        return HoleChunk(offset, length)
-    if type_ in (ChunkType.BLOCK_STATUS, ChunkType.BLOCK_STATUS_EXT):
-        if expected.request.type != Command.BLOCK_STATUS:
-            raise ProtocolError("extents that were not asked for")
-        return _parse_status(type_, payload, expected.request)
-    return _parse_error(type_, payload, expected.request)
-
-
-def _parse_status(type_: int, payload: bytes, request: Request) -> StatusChunk:
-    context = int.from_bytes(payload[:4], "big")
-    if type_ == ChunkType.BLOCK_STATUS:
-        pairs = list(_EXTENT.iter_unpack(payload[4:]))
-    else:
-        pairs = list(_EXTENT_EXT.iter_unpack(payload[8:]))
-        if int.from_bytes(payload[4:8], "big") != len(pairs):
-            raise ProtocolError("a count of extents that is not theirs")
-    if not all(length for length, _ in pairs):
-        raise ProtocolError("an extent of no bytes")
-    if sum(length for length, _ in pairs[:-1]) >= request.length:
-        raise ProtocolError("extents beyond the request")
-    if request.flags & CommandFlag.REQ_ONE and (len(pairs) > 1 or pairs[0][0] > request.length):
-        raise ProtocolError("more than the one extent that was asked for")
-    return StatusChunk(context, tuple(Extent(length, State(state)) for length, state in pairs))
-
-
-def _parse_error(type_: int, payload: bytes, request: Request) -> ErrorChunk:
-    error, length = _ERROR.unpack_from(payload)
-    rest = payload[_ERROR.size :]
-    if length > len(rest):
-        raise ProtocolError("an error text longer than its chunk")
-    text, rest = rest[:length].decode(errors="replace"), rest[length:]
-    if type_ != ChunkType.ERROR_OFFSET:
-        # Error 0 would be success under the name of failure; EINVAL is what unknown ones amount to.
-        return ErrorChunk(error or 22, text, None)
-    if len(rest) < _OFFSET.size:
-        raise ProtocolError("an error without its offset")
-    (offset,) = _OFFSET.unpack_from(rest)
-    if not request.offset <= offset < request.offset + max(request.length, 1):
-        raise ProtocolError(f"an error at offset {offset}, outside its request")
-    return ErrorChunk(error or 22, text, offset)

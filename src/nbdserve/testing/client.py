@@ -23,7 +23,8 @@ from nbdserve.protocol.client_handshake import Connected
 from nbdserve.protocol.constants import Command, CommandFlag, Info
 from nbdserve.protocol.messages import BASE_ALLOCATION, ExportFacts, ReplyMode, Request
 from nbdserve.protocol.negotiation import Wish
-from nbdserve.protocol.reply_decoder import Reply, ReplyDecoder, StatusChunk
+from nbdserve.protocol.reply_chunks import StatusChunk
+from nbdserve.protocol.reply_decoder import Reply, ReplyDecoder
 from nbdserve.protocol.requests import encode_request
 from nbdserve.testing.haggler import Haggler
 

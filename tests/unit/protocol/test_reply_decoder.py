@@ -10,14 +10,8 @@ from nbdserve.extents import Extent, State
 from nbdserve.protocol.constants import Command, CommandFlag, WireError
 from nbdserve.protocol.messages import ReplyMode, Request
 from nbdserve.protocol.replies import replies_for
-from nbdserve.protocol.reply_decoder import (
-    DataChunk,
-    ErrorChunk,
-    HoleChunk,
-    Reply,
-    ReplyDecoder,
-    StatusChunk,
-)
+from nbdserve.protocol.reply_chunks import DataChunk, ErrorChunk, HoleChunk, StatusChunk
+from nbdserve.protocol.reply_decoder import Reply, ReplyDecoder
 
 SIMPLE, STRUCTURED, EXTENDED = ReplyMode
 MODES = pytest.mark.parametrize("mode", list(ReplyMode))

@@ -13,7 +13,7 @@ from nbdserve.protocol.constants import Command, CommandFlag, Option, OptionRepl
 from nbdserve.protocol.messages import ReplyMode
 from nbdserve.protocol.option_replies import Listing, MetaContext
 from nbdserve.protocol.options import InfoRequest, MetaRequest
-from nbdserve.protocol.reply_decoder import DataChunk, HoleChunk
+from nbdserve.protocol.reply_chunks import DataChunk, HoleChunk
 from nbdserve.server.connection import Connection
 from nbdserve.server.limits import Limits
 from nbdserve.testing.client import Client, RemoteError, open_tcp, open_unix
