@@ -1,9 +1,8 @@
 """Listening sockets: made, taken over, and removed again.
 
-A Unix socket is bound under a temporary name, given its mode and owner, made to listen, and only
-then renamed to its place: no client ever meets it half made, and a stale file of a killed server is
-replaced by that same rename. A socket that answers is never replaced. At the end the file is
-removed only if it is still ours.
+A Unix socket gets its mode and owner before it listens, so no client it is not meant for ever gets
+in. A stale file of a killed server is replaced; a socket that answers never is, nor anything that
+is no socket. At the end the file is removed only if it is still ours.
 """
 
 import contextlib
@@ -140,36 +139,41 @@ def _listen_unix(wanted: UnixListener) -> Listener:
         path = folder / "nbd.sock"
     if len(os.fsencode(path)) > _LONGEST_PATH:
         raise ConfigError(f"socket path {path} is longer than {_LONGEST_PATH} bytes; shorten it")
-    _refuse_if_taken(path)
-    fresh = _temporary_name(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound = False
     try:
-        sock.bind(os.fspath(fresh))
-        _give_rights(fresh, wanted)
+        _make_way(path)
+        bound = _bind(sock, path)
+        _give_rights(path, wanted)
         sock.listen(_BACKLOG)
         sock.setblocking(False)
-        inode = fresh.stat().st_ino
-        fresh.rename(path)
-    except OSError as exc:
+        return Listener(sock, path, path.lstat().st_ino, folder)
+    except BaseException as exc:
         sock.close()
-        fresh.unlink(missing_ok=True)
-        raise DeviceError(
-            f"cannot listen on {path}: {exc.strerror}; check its folder and permissions", exc.errno
-        ) from exc
-    except BaseException:
-        sock.close()
-        fresh.unlink(missing_ok=True)
+        if bound:
+            path.unlink(missing_ok=True)
+        if folder is not None:
+            folder.rmdir()
+        if isinstance(exc, OSError) and not isinstance(exc, DeviceError):
+            raise DeviceError(
+                f"cannot listen on {path}: {exc.strerror}; check its folder and permissions",
+                exc.errno,
+            ) from exc
         raise
-    return Listener(sock, path, inode, folder)
 
 
-def _temporary_name(path: Path) -> Path:
-    """Name the socket while it is being made; short, since socket paths are."""
-    return path.with_name(f".{os.getpid() % 0xFFFF:x}")
+def _bind(sock: socket.socket, path: Path) -> bool:
+    """Bind so that nobody may connect before the socket has the rights it is to have."""
+    before = os.umask(0o777)
+    try:
+        sock.bind(os.fspath(path))
+    finally:
+        os.umask(before)
+    return True
 
 
-def _refuse_if_taken(path: Path) -> None:
-    """Raise unless there is nothing at `path`, or a socket that nobody answers on."""
+def _make_way(path: Path) -> None:
+    """Remove a socket that nobody answers on; raise for anything else at `path`."""
     try:
         mode = path.lstat().st_mode
     except OSError:
@@ -183,6 +187,7 @@ def _refuse_if_taken(path: Path) -> None:
         try:
             probe.connect(os.fspath(path))
         except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
             return
         except OSError:
             pass  # EAGAIN: its backlog is full, so it lives
@@ -196,8 +201,13 @@ def _give_rights(path: Path, wanted: UnixListener) -> None:
     if wanted.owner is not None:
         user, group = _ids(wanted.owner)
         os.chown(path, user, group)
-    if wanted.mode is not None:
-        path.chmod(wanted.mode)
+    path.chmod(0o777 & ~_umask() if wanted.mode is None else wanted.mode)
+
+
+def _umask() -> int:
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
 
 
 def _ids(owner: str) -> tuple[int, int]:
