@@ -156,6 +156,31 @@ def test_tls_forgets_what_was_negotiated():
     assert exchange(client, server).negotiated == server.ready
 
 
+@pytest.mark.parametrize("step", [1, 7, 20, 1000])
+def test_answers_are_the_same_however_the_bytes_arrive(step):
+    def ask(client):
+        client.ask(Option.EXTENDED_HEADERS)
+        client.ask(Option.LIST)
+        client.ask_meta(Option.SET_META_CONTEXT, MetaRequest("disk", ("base:allocation",)))
+        client.ask_info(Option.GO, InfoRequest("disk", ALL))
+        return client.data_to_send()
+
+    client, server = greeted(), Answering()
+    stream = server.feed(ask(client)) + b"trailing"
+    found = []
+    for at in range(0, len(stream), step):
+        client.receive_data(stream[at : at + step])
+        while not found or not isinstance(found[-1], Connected):
+            event = client.next_event()
+            if event is NEED_DATA:
+                break
+            found.append(event)
+    assert [getattr(event, "option", None) for event in found] == [11, 3, 10, None]
+    assert found[1].exports == (Listing("", "all about "), Listing("disk", "all about disk"))
+    assert found[3] == Connected(server.ready, (MetaContext(1, "base:allocation"),))
+    assert client.trailing_data() == b"trailing"
+
+
 # Negotiation
 
 
