@@ -101,6 +101,7 @@ class XzBlocks:
         found: DecodedBlock | Claim[int, DecodedBlock] | None = self.get_nowait(number)
         if found is None:
             self._refuse_bad(number)
+            self._loaded[number] = 1
             found = self._blocks.join(number) or self._blocks.start(
                 (number,), functools.partial(self._load, number), self._index.block_size(number)
             )
@@ -126,6 +127,7 @@ class XzBlocks:
             load = functools.partial(self._load, following)
             if not self._blocks.start_ahead((following,), load, size):
                 return
+            self._loaded[following] = 1
             self._ahead.add(following)
 
     def _refuse_bad(self, number: int) -> None:
@@ -138,7 +140,6 @@ class XzBlocks:
         del self._bad[number]
 
     async def _load(self, number: int) -> tuple[Weighed[DecodedBlock]]:
-        self._loaded[number] = 1
         block = self._index.block(number)
         packed = await self._fetch(block)
         try:
