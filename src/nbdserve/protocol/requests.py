@@ -40,7 +40,8 @@ class RequestDecoder:
 
     Args:
         accept: asked once for each request that carries a payload, before the payload is read:
-            True keeps it, False passes over it (the request is then delivered without one).
+            True keeps it, False passes over it (the request is then delivered without one, once its
+            payload is over: a client still sending it may not expect an answer yet).
         extended: whether extended headers were negotiated.
         trailing: bytes that arrived together with the end of the handshake.
     """
@@ -61,12 +62,13 @@ class RequestDecoder:
         self._waiting: Request | None = None  # its payload is still arriving
         self._payload: memoryview | None = None  # memory of its own for `_waiting`
         self._filled = 0
+        self._refused: Request | None = None  # its payload is passed over
         self._skip = 0
 
     @property
     def is_idle(self) -> bool:
         """Whether the peer stands between two requests."""
-        return self._start == self._end and self._waiting is None and not self._skip
+        return self._start == self._end and self._waiting is None and self._refused is None
 
     def buffer(self) -> memoryview:
         """Return where the next bytes belong; never empty. Valid until `received`."""
@@ -106,12 +108,14 @@ class RequestDecoder:
         size, expected = self._header.size, self._magic
         position = self._start
         while True:
-            if self._skip:
+            if self._refused is not None:
                 step = min(self._skip, end - position)
                 position += step
                 self._skip -= step
                 if self._skip:
                     break
+                requests.append(self._refused)
+                self._refused = None
             if self._waiting is not None:
                 length = self._waiting.length
                 if end - position < length:
@@ -132,20 +136,20 @@ class RequestDecoder:
             position += size
             request = Request(flags, type_, cookie, offset, length)
             if type_ == _WRITE or (self._extended and flags & _PAYLOAD_LEN):
-                self._expect_payload(request, requests)
+                self._expect_payload(request)
             else:
                 requests.append(request)
         self._start, self._end = position, end
 
-    def _expect_payload(self, request: Request, requests: list[Request]) -> None:
+    def _expect_payload(self, request: Request) -> None:
         if request.length <= MAX_PAYLOAD and self._accept(request):
             self._waiting = request
             return
         if request.length >> 32:
             # Compact headers cannot say this; passing over it would take hours.
             raise ProtocolError(f"a payload of {request.length} bytes is absurd")
+        self._refused = request
         self._skip = request.length
-        requests.append(request)
 
     def _give_memory(self, start: int, end: int) -> None:
         assert self._waiting is not None

@@ -73,6 +73,7 @@ class Connection:
             )
         except ProtocolError as exc:
             log.warning("client dropped peer=%s: %s", self._peer, exc)
+            self._say_goodbye()
         except OSError as exc:
             log.info("client vanished peer=%s: %s", self._peer, exc)
         except asyncio.CancelledError:
@@ -131,11 +132,13 @@ class Connection:
                     await self._answer_export(event)
                 elif isinstance(event, ListRequested):
                     handshake.send_list(self._exports.listing())
+                if isinstance(event, Aborted):
+                    self._say_goodbye()  # many clients close without waiting for the answer
+                    await self._part()
+                    return None
                 await self._send(handshake.data_to_send())
                 if isinstance(event, Ready):
                     return event
-                if isinstance(event, Aborted):
-                    return None
                 if event is NEED_DATA and not await self._receive():
                     return None
 
@@ -158,6 +161,11 @@ class Connection:
     async def _send(self, data: bytes) -> None:
         if data:
             await asyncio.get_running_loop().sock_sendall(self._sock, data)
+
+    def _say_goodbye(self) -> None:
+        """Send the answers to what came before an offence, as far as the peer takes them."""
+        with contextlib.suppress(OSError):
+            self._sock.send(self._handshake.data_to_send())
 
     async def _receive(self) -> bool:
         data = await asyncio.get_running_loop().sock_recv(self._sock, _RECEIVE)
