@@ -37,7 +37,6 @@ class DelayLayer(Passthrough):
     Requests wait side by side: it adds latency and takes no bandwidth. While reads are delayed,
     none of them is answered from memory at once or sent without a copy.
 
-    Example:
         nbdserve --layer delay:read=20ms,write=50ms file disk.img
     """
 

@@ -65,9 +65,8 @@ class ErrorLayer(Passthrough):
     `file`, errors begin when that file is made and end when it is removed. Different rates for
     different commands are written as one layer each.
 
-    Example:
-        nbdserve --layer error:commands=read,rate=1%,seed=7 --layer
-        error:commands=write,commands=zero,count=3,error=ENOSPC file disk.img
+        nbdserve --layer error:rate=1%,seed=7 file disk.img
+        nbdserve --layer error:commands=write,commands=zero,count=3,error=ENOSPC file disk.img
     """
 
     Params = ErrorParams

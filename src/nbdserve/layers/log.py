@@ -44,7 +44,6 @@ class LogLayer(Passthrough):
     layer. Requests answered at once from memory are logged too. Without `file` the lines go to
     the daemon's log at level INFO.
 
-    Example:
         nbdserve --layer log:file=requests.log file disk.img
     """
 

@@ -24,7 +24,6 @@ class ReadonlyLayer(Layer):
     Everything beneath is opened read-only, so a file without write permission will do. For a
     whole export the option --read-only does the same.
 
-    Example:
         nbdserve --layer readonly file golden.img
     """
 

@@ -32,7 +32,6 @@ class SliceLayer(Layer):
     or to hide what follows the end of a file system. Reads, writes and holes are passed on,
     shifted by `offset`; the bytes outside the range can neither be seen nor written.
 
-    Example:
         nbdserve --layer slice:offset=1M,length=512M file disk.img
     """
 

@@ -32,7 +32,6 @@ class StatsLayer(Passthrough):
     that was used: its count, errors, bytes, mean duration and the durations that 50 % and 99 %
     of the requests stayed below (to within a factor of two).
 
-    Example:
         nbdserve --layer stats --layer cache:size=64M --layer stats file disk.img
     """
 
