@@ -1,0 +1,1 @@
+"""What copy-on-write is made of: which clusters were written, where they lie, who writes them."""

@@ -1,0 +1,149 @@
+"""A sparse file that holds what was written to a copy-on-write device, at the same offsets.
+
+All but `read_nowait` block, and run in I/O threads. Nothing here knows which clusters are valid.
+"""
+
+import ctypes
+import errno
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from nbdserve.errors import DeviceError, NoSpaceError
+
+__all__ = ["DataFile", "fallocate"]
+
+_FULL = {
+    errno.ENOSPC: "make room on its file system",
+    errno.EDQUOT: "make room in its owner's quota",
+    errno.EFBIG: "the file system holds no file so large, or a limit is set: put it elsewhere",
+}
+_CANNOT = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+_PUNCH: Final = 0x02 | 0x01  # linux/falloc.h: FALLOC_FL_PUNCH_HOLE, FALLOC_FL_KEEP_SIZE
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+class DataFile:
+    """Reads and writes the data of an overlay; owns the descriptor.
+
+    Args:
+        fd: open for reading, and for writing unless nothing is written.
+        start: where offset 0 of the device lies in the file, in bytes.
+        name: how messages call the file.
+    """
+
+    def __init__(self, fd: int, start: int, name: str) -> None:
+        self._fd = fd
+        self._start = start
+        self._name = name
+        self._nowait = True
+        self._punches = True
+
+    @classmethod
+    def temporary(cls, folder: Path) -> "DataFile":
+        """Make a file without a name, gone when it is closed or the process ends.
+
+        Raises:
+            DeviceError: it cannot be made there.
+        """
+        try:
+            with tempfile.TemporaryFile(dir=folder, buffering=0) as made:
+                return cls(os.dup(made.fileno()), 0, f"temporary file in {folder}")
+        except OSError as exc:
+            raise DeviceError(
+                f"cow: {folder}: no temporary file can be made: {exc.strerror}; name another dir=",
+                exc.errno,
+            ) from exc
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """Return the descriptor, and where this offset of the device lies in its file."""
+        return self._fd, self._start + offset
+
+    def read_nowait(self, offset: int, view: memoryview) -> bool:
+        """Fill `view` if all of it is in the page cache; never blocks."""
+        if not self._nowait:
+            return False
+        try:
+            return os.preadv(self._fd, [view], self._start + offset, os.RWF_NOWAIT) == len(view)
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            if exc.errno in _CANNOT:  # a file system that does not know RWF_NOWAIT
+                self._nowait = False
+            return False  # any other error is reported by read
+
+    def read(self, offset: int, view: memoryview) -> None:
+        """Fill `view`."""
+        done = 0
+        while done < len(view):
+            try:
+                count = os.preadv(self._fd, [view[done:]], self._start + offset + done)
+            except OSError as exc:
+                raise self._failure("cannot be read", exc) from exc
+            if count == 0:
+                raise DeviceError(f"cow: {self._name}: was cut short while open; reopen the export")
+            done += count
+
+    def write(self, offset: int, buffers: Sequence[bytes | memoryview]) -> None:
+        """Write buffers one after the other.
+
+        Raises:
+            NoSpaceError: the file system is full; a part may have been written.
+            DeviceError: it failed otherwise, likewise.
+        """
+        position = self._start + offset
+        left = [memoryview(buffer) for buffer in buffers if len(buffer)]
+        while left:
+            try:
+                count = os.pwritev(self._fd, left, position)
+            except OSError as exc:
+                raise self._failure("cannot be written", exc) from exc
+            position += count
+            while left and count >= len(left[0]):
+                count -= len(left.pop(0))
+            if left:
+                left[0] = left[0][count:]
+
+    def punch(self, offset: int, length: int) -> bool:
+        """Give a range back to the file system; False where that cannot be done."""
+        if not self._punches:
+            return False
+        try:
+            fallocate(self._fd, _PUNCH, self._start + offset, length)
+        except OSError as exc:
+            if exc.errno not in _CANNOT:
+                raise self._failure("cannot be punched", exc) from exc
+            self._punches = False
+            return False
+        return True
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """Ask the kernel to read a range into the page cache; a hint."""
+        os.posix_fadvise(self._fd, self._start + offset, length, os.POSIX_FADV_WILLNEED)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._fd)
+
+    def _failure(self, what: str, exc: OSError) -> DeviceError:
+        remedy = _FULL.get(exc.errno or 0)
+        if remedy is not None:
+            return NoSpaceError(
+                f"cow: {self._name}: no space for what is written ({exc.strerror}); {remedy}"
+            )
+        return DeviceError(f"cow: {self._name}: {what}: {exc.strerror}; check the disk", exc.errno)
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """Change how a range of a file is allocated; the os module has no modes for it.
+
+    Raises:
+        OSError: EOPNOTSUPP where the file system cannot; see fallocate(2).
+    """
+    if _libc.fallocate(fd, mode, offset, length) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
