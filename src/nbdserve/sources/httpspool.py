@@ -1,0 +1,119 @@
+"""A file whose server knows no ranges: downloaded once, whole, into an unlinked temporary file.
+
+The file has no name, so that nothing is left behind however the process ends.
+"""
+
+import errno
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import aiohttp
+
+from nbdserve.device import FileRange
+from nbdserve.errors import DeviceError, NoSpaceError, SourceUnavailableError
+from nbdserve.threads import run_io
+
+__all__ = ["Spool"]
+
+log = logging.getLogger(__name__)
+
+_REPORT_EVERY = 256 << 20  # bytes between two log lines of a long download
+
+
+class Spool:
+    """An unlinked temporary file holding a whole download.
+
+    Args:
+        folder: where; None for the system's.
+        name: how messages call the source.
+    """
+
+    def __init__(self, folder: Path | None, name: str) -> None:
+        self._name = name
+        self._folder = folder
+        self._fd = -1
+        self.size = 0
+
+    async def fill(self, response: aiohttp.ClientResponse) -> None:
+        """Write the body of an answer to the file, from its start.
+
+        Raises:
+            NoSpaceError: the temporary file system is full.
+            SourceUnavailableError: the body ended early.
+        """
+        if self._fd < 0:
+            self._fd = await run_io(self._make)
+        expected = response.content_length
+        log.info("http server knows no ranges, downloading url=%s bytes=%s", self._name, expected)
+        self.size = 0
+        reported = 0
+        async for chunk in response.content.iter_chunked(1 << 20):
+            await run_io(self._write, chunk)
+            self.size += len(chunk)
+            if self.size - reported >= _REPORT_EVERY:
+                reported = self.size
+                log.info("http downloading url=%s done=%d of=%s", self._name, self.size, expected)
+        if expected is not None and self.size != expected:
+            raise SourceUnavailableError(
+                f"http: {self._name}: the download ended at {self.size} of {expected} bytes"
+            )
+
+    def file_range(self, offset: int) -> FileRange:
+        """Tell where the bytes at `offset` lie."""
+        return FileRange(self._fd, offset)
+
+    def read_nowait(self, offset: int, view: memoryview) -> bool:
+        """Fill `view` if the page cache holds its bytes."""
+        try:
+            return os.preadv(self._fd, [view], offset, os.RWF_NOWAIT) == len(view)
+        except OSError:
+            return False
+
+    async def read(self, offset: int, view: memoryview) -> None:
+        """Fill `view`."""
+        await run_io(self._read, offset, view)
+
+    def close(self) -> None:
+        """Give the file back."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _make(self) -> int:
+        folder = self._folder or Path(tempfile.gettempdir())
+        try:
+            return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            if exc.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+                raise DeviceError(
+                    f"http: cannot make a temporary file in {folder}: {exc.strerror}; "
+                    "name another download-dir",
+                    exc.errno,
+                ) from exc
+        fd, path = tempfile.mkstemp(dir=folder)  # a file system without O_TMPFILE
+        Path(path).unlink()
+        return fd
+
+    def _write(self, chunk: bytes) -> None:
+        view = memoryview(chunk)
+        done = 0
+        try:
+            while done < len(view):
+                done += os.pwrite(self._fd, view[done:], self.size + done)
+        except OSError as exc:
+            if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise NoSpaceError(
+                    f"http: no room for the download of {self._name} after {self.size} bytes; "
+                    "name a download-dir with more"
+                ) from exc
+            raise
+
+    def _read(self, offset: int, view: memoryview) -> None:
+        done = 0
+        while done < len(view):
+            count = os.preadv(self._fd, [view[done:]], offset + done)
+            if count == 0:
+                raise DeviceError(f"http: the download of {self._name} ends at {offset + done}")
+            done += count
