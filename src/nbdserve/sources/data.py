@@ -2,10 +2,12 @@
 
 import base64
 import binascii
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nbdserve.device import BlockSize, Device, DeviceInfo
+from nbdserve.device import BlockSize, Capability, Device, DeviceInfo
 from nbdserve.errors import ConfigError
+from nbdserve.extents import DATA, ZERO_HOLE, Extent, clip, coalesce
 from nbdserve.params import SIZE, TEXT, Kind, Value, param
 
 __all__ = ["DataParams", "DataSource"]
@@ -44,8 +46,11 @@ class DataParams:
 class DataSource(Device):
     """A small read-only disk whose contents are given where it is named.
 
-    nbdserve data "a label" size=512
-    nbdserve data hex=eb3c90 size=1M
+    For labels, boot sectors and tests. What `size` adds reads as zeroes and costs nothing.
+
+        nbdserve data "a label" size=512
+        nbdserve data hex=eb3c90 size=1M
+        nbdserve --layer cow data base64=6zyQ size=1G
     """
 
     Params = DataParams
@@ -63,7 +68,7 @@ class DataSource(Device):
                 key="size",
             )
         self._data = memoryview(data)
-        self._info = DeviceInfo(size, BlockSize(1, 4096, 32 << 20))
+        self._info = DeviceInfo(size, BlockSize(1, 4096, 32 << 20), Capability.EXTENTS)
 
     @property
     def info(self) -> DeviceInfo:
@@ -77,3 +82,7 @@ class DataSource(Device):
 
     async def read_into(self, offset: int, view: memoryview) -> None:
         self.read_into_nowait(offset, view)
+
+    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+        given = max(len(self._data) - offset, 0)
+        return clip(coalesce([Extent(given, DATA), Extent(length, ZERO_HOLE)]), length)

@@ -1,25 +1,19 @@
-"""The file source on real files, a tmpfs of its own where it takes one."""
+"""The file source on real files: what it offers, where it waits, and how it ends."""
 
+import asyncio
 import errno
 import os
-import struct
-import subprocess
+import threading
+from pathlib import Path
 
 import pytest
 
+from nbdserve.device import Capability
 from nbdserve.errors import DeviceError
 from nbdserve.extents import DATA, ZERO_HOLE, Extent
 from nbdserve.sources.file import FileParams, FileSource
 
 SIZE = 1 << 20
-PATTERN = b"".join(struct.pack(">Q", at) for at in range(0, SIZE, 8))
-
-
-@pytest.fixture
-def path(tmp_path):
-    path = tmp_path / "disk.img"
-    path.write_bytes(PATTERN)
-    return path
 
 
 @pytest.fixture
@@ -38,19 +32,55 @@ async def opened():
         await device.close()
 
 
+def open_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 @pytest.mark.parametrize("read_only", [True, False])
-async def test_it_reads_what_the_file_holds(opened, path, read_only):
+async def test_it_reads_what_the_file_holds(opened, path, pattern, read_only):
     disk = await opened(path, read_only=read_only)
     assert disk.info.size == SIZE
     for offset, length in [(0, 1), (0, SIZE), (4095, 2), (SIZE - 1, 1)]:
-        assert await disk.read(offset, length) == PATTERN[offset : offset + length]
+        assert await disk.read(offset, length) == pattern[offset : offset + length]
 
 
-async def test_hot_data_is_read_without_waiting(opened, path):
+async def test_it_can_write_unless_it_was_opened_read_only(opened, path):
+    assert (await opened(path)).info.can & Capability.WRITES == Capability.WRITES
+    disk = await opened(path, read_only=True)
+    assert disk.info.can == Capability.CACHE | Capability.EXTENTS
+
+
+async def test_hot_data_is_read_without_waiting(opened, path, pattern):
     disk = await opened(path)
     view = memoryview(bytearray(4096))
     assert disk.read_into_nowait(8192, view)
-    assert view == PATTERN[8192:12288]
+    assert view == pattern[8192:12288]
+
+
+async def test_where_the_kernel_has_no_nowait_it_is_asked_once(opened, path, pattern, monkeypatch):
+    asked = []
+
+    def preadv(fd, buffers, offset, flags=0):
+        asked.append(flags)
+        if flags & os.RWF_NOWAIT:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return real(fd, buffers, offset, flags)
+
+    real = os.preadv
+    monkeypatch.setattr(os, "preadv", preadv)
+    disk = await opened(path)
+    for _ in range(3):
+        assert await disk.read(4096, 4096) == pattern[4096:8192]
+    assert asked == [os.RWF_NOWAIT, 0, 0, 0]
+
+
+async def test_data_that_is_not_hot_is_not_waited_for(opened, path, monkeypatch):
+    def preadv(fd, buffers, offset, flags=0):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    disk = await opened(path)
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert not disk.read_into_nowait(0, memoryview(bytearray(4096)))
 
 
 async def test_a_read_past_the_end_of_a_file_that_shrank_is_an_error(opened, path):
@@ -58,66 +88,124 @@ async def test_a_read_past_the_end_of_a_file_that_shrank_is_an_error(opened, pat
     os.truncate(path, 5000)
     view = memoryview(bytearray(4096))
     assert not disk.read_into_nowait(4096, view)
-    with pytest.raises(DeviceError, match="shrank while open") as caught:
+    with pytest.raises(DeviceError, match=r"disk\.img: shrank while open") as caught:
         await disk.read_into(4096, view)
     assert caught.value.errno == errno.EIO
 
 
+async def test_its_bytes_can_be_sent_from_the_file(opened, path, pattern):
+    disk = await opened(path)
+    place = disk.file_range(4096, 100)
+    assert os.pread(place.fd, 100, place.offset) == pattern[4096:4196]
+
+
 @pytest.mark.parametrize("fua", [True, False])
-async def test_a_write_reaches_the_file(opened, path, fua):
+async def test_a_write_reaches_the_file(opened, path, pattern, fua):
     disk = await opened(path)
     await disk.write(100, memoryview(b"written"), fua=fua)
     await disk.flush()
-    assert path.read_bytes()[98:109] == PATTERN[98:100] + b"written" + PATTERN[107:109]
+    assert path.read_bytes()[98:109] == pattern[98:100] + b"written" + pattern[107:109]
 
 
-@pytest.mark.parametrize("may_trim", [True, False])
-@pytest.mark.parametrize("fast", [True, False])
-async def test_zeroes_are_made_by_the_file_system(opened, path, may_trim, fast):
+async def test_fua_and_flush_sync_and_plain_writes_do_not(opened, path, monkeypatch):
+    syncs = []
+    real = os.fdatasync
+
+    def fdatasync(fd):
+        syncs.append(fd)
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
     disk = await opened(path)
-    await disk.write_zeroes(65537, 200_000, fua=True, may_trim=may_trim, fast=fast)
-    assert (
-        await disk.read(65536, 200_002)
-        == PATTERN[65536:65537] + bytes(200_000) + PATTERN[265537:265538]
-    )
-    allocated = path.stat().st_blocks * 512
-    assert (allocated < SIZE) is may_trim, "only may_trim makes a hole"
+    calls = {
+        "write": lambda fua: disk.write(0, memoryview(b"x"), fua=fua),
+        "zero": lambda fua: disk.write_zeroes(0, 9, fua=fua, may_trim=False, fast=False),
+        "trim": lambda fua: disk.trim(0, 4096, fua=fua),
+    }
+    for call in calls.values():
+        await call(False)
+    assert syncs == []
+    for number, call in enumerate(calls.values(), 1):
+        await call(True)
+        assert len(syncs) == number
+    await disk.flush()
+    assert len(syncs) == 4
 
 
-async def test_trim_makes_a_hole(opened, path):
+async def test_many_writes_with_fua_share_their_syncs(opened, path, monkeypatch):
+    syncs = []
+    monkeypatch.setattr(os, "fdatasync", syncs.append)
+    disk = await opened(path)
+    data = memoryview(b"x" * 512)
+    await asyncio.gather(*(disk.write(at * 512, data, fua=True) for at in range(32)))
+    assert 1 <= len(syncs) < 32
+
+
+async def test_a_failed_flush_is_not_forgotten(opened, path, monkeypatch):
+    real = os.fdatasync
+    failures = [OSError(errno.EIO, "Input/output error")]
+
+    def fdatasync(fd):
+        if failures:
+            raise failures.pop()
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    disk = await opened(path)
+    for _ in range(2):
+        with pytest.raises(DeviceError, match=r"writes were lost.*restart the export") as caught:
+            await disk.flush()
+        assert caught.value.errno == errno.EIO
+    with pytest.raises(DeviceError, match="writes were lost"):
+        await disk.write(0, memoryview(b"x"), fua=True)
+    await disk.write(0, memoryview(b"x"), fua=False)
+    assert await disk.read(0, 1) == b"x", "reads and plain writes go on"
+
+    anew = await opened(path, lock=False)
+    await anew.flush()
+
+
+async def test_a_failed_flush_is_remembered_though_it_was_cancelled(opened, path, monkeypatch):
+    begun, fail = threading.Event(), threading.Event()
+
+    def fdatasync(fd):
+        begun.set()
+        fail.wait()
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    disk = await opened(path)
+    flush = asyncio.ensure_future(disk.flush())
+    await asyncio.to_thread(begun.wait)
+    flush.cancel()
+    fail.set()
+    monkeypatch.setattr(os, "fdatasync", lambda fd: None)
+    with pytest.raises(DeviceError, match="writes were lost"):
+        await disk.flush()
+
+
+async def test_trim_makes_a_hole_that_extents_tell(opened, path):
     disk = await opened(path)
     await disk.trim(0, 524288, fua=False)
     assert await disk.extents(0, SIZE) == [Extent(524288, ZERO_HOLE), Extent(524288, DATA)]
 
 
-async def test_extents_tell_holes_wherever_they_lie(opened, tmp_path):
-    path = tmp_path / "sparse.img"
-    with path.open("wb") as out:
-        out.truncate(1 << 20)
-        for at in (131072, 524288):
-            out.seek(at)
-            out.write(b"x" * 65536)
+async def test_trim_is_not_offered_where_holes_cannot_be_punched(opened, path, monkeypatch):
+    def fallocate(fd, mode, offset, length):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr("nbdserve.sources.imagefile.fallocate", fallocate)
     disk = await opened(path)
-    assert await disk.extents(0, 1 << 20) == [
-        Extent(131072, ZERO_HOLE),
-        Extent(65536, DATA),
-        Extent(327680, ZERO_HOLE),
-        Extent(65536, DATA),
-        Extent(458752, ZERO_HOLE),
-    ]
-    assert await disk.extents(140_000, 10) == [Extent(10, DATA)]
-    assert await disk.extents((1 << 20) - 1, 1) == [Extent(1, ZERO_HOLE)]
+    assert not disk.info.can & Capability.TRIM
+    assert disk.info.can & Capability.WRITE_ZEROES
 
 
-async def test_where_the_file_system_cannot_zero_fast_is_refused_and_contents_stay(opened, path):
-    disk = await opened(path)
-    disk._punches = disk._zeroes = False  # as learnt from EOPNOTSUPP
-    with pytest.raises(DeviceError) as caught:
-        await disk.write_zeroes(0, 4096, fua=False, may_trim=True, fast=True)
-    assert caught.value.errno == errno.EOPNOTSUPP
-    assert await disk.read(0, 4096) == PATTERN[:4096]
-    await disk.write_zeroes(0, 4096, fua=False, may_trim=True, fast=False)
-    assert await disk.read(0, 4096) == bytes(4096)
+async def test_looking_for_holes_changes_nothing(opened, path, pattern):
+    before = path.stat()
+    await opened(path)
+    after = path.stat()
+    assert (before.st_size, before.st_blocks) == (after.st_size, after.st_blocks)
+    assert path.read_bytes() == pattern
 
 
 async def test_cache_asks_the_kernel_to_read_ahead(opened, path):
@@ -127,75 +215,56 @@ async def test_cache_asks_the_kernel_to_read_ahead(opened, path):
 
 
 @pytest.mark.parametrize("size", [0, 1, 511, 513])
-async def test_odd_sizes_are_served_to_their_last_byte(opened, tmp_path, size):
+async def test_odd_sizes_are_served_to_their_last_byte(opened, tmp_path, pattern, size):
     path = tmp_path / "odd.img"
-    path.write_bytes(PATTERN[:size])
+    path.write_bytes(pattern[:size])
     disk = await opened(path)
     assert disk.info.size == size
-    assert await disk.read(0, size) == PATTERN[:size]
+    assert await disk.read(0, size) == pattern[:size]
 
 
-async def test_a_missing_file_is_one_line_with_a_remedy(opened, tmp_path):
-    with pytest.raises(DeviceError, match=r"none\.img: No such file.*check the path"):
-        await opened(tmp_path / "none.img")
+async def test_closing_waits_for_a_write_that_was_given_up(path, monkeypatch):
+    """Else the thread would write to whatever is opened under the same number next."""
+    disk = FileSource(FileParams(path=path))
+    await disk.open(read_only=False)
+    begun, go_on = threading.Event(), threading.Event()
+    real = os.pwrite
+
+    def pwrite(fd, data, offset):
+        begun.set()
+        go_on.wait()
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    write = asyncio.ensure_future(disk.write(0, memoryview(b"late"), fua=False))
+    await asyncio.to_thread(begun.wait)
+    write.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await write
+    closing = asyncio.ensure_future(disk.close())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    go_on.set()
+    await closing
+    assert path.read_bytes()[:4] == b"late"
 
 
-async def test_a_folder_is_one_line_with_a_remedy(opened, tmp_path):
-    for read_only in (True, False):
-        with pytest.raises(DeviceError, match=r"folder|name an image"):
-            await opened(tmp_path, read_only=read_only)
-
-
-async def test_a_fifo_is_refused_at_once(opened, tmp_path):
-    os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(DeviceError, match="neither a file nor a block device"):
-        await opened(tmp_path / "fifo")
-
-
-async def test_a_second_writer_is_refused(opened, path):
+async def test_what_cannot_be_opened_leaves_nothing_open(opened, path):
     await opened(path)
-    with pytest.raises(DeviceError, match="another process writes to it"):
+    before = open_descriptors()
+    with pytest.raises(DeviceError, match="another process"):
         await opened(path)
-    await opened(path, read_only=True)
-    await opened(path, lock=False)
+    assert open_descriptors() == before
 
 
-async def test_a_file_that_may_not_be_written_is_served_read_only(opened, path, caplog):
-    subprocess.run(["chattr", "+i", path], check=True)
-    try:
-        disk = await opened(path)
-    finally:
-        subprocess.run(["chattr", "-i", path], check=True)
-    assert not disk.info.can & disk.info.can.WRITE
-    assert "read-only" in caplog.text
-
-
-async def test_a_failed_flush_is_not_forgotten(opened, path):
-    disk = await opened(path)
-    good, disk._fd = disk._fd, 1 << 20  # no such descriptor: fdatasync fails
-    with pytest.raises(DeviceError, match="writes were lost"):
-        await disk.flush()
-    disk._fd = good
-    with pytest.raises(DeviceError, match="writes were lost"):
-        await disk.write(0, memoryview(b"x"), fua=True)
-
-
-@pytest.fixture
-def tiny(tmp_path):
-    """A file system of 1 MiB."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
-async def test_a_full_disk_is_enospc_and_the_file_is_still_served(opened, tiny):
-    path = tiny / "disk.img"
-    with path.open("wb") as out:
-        out.truncate(4 << 20)
-    disk = await opened(path)
-    with pytest.raises(OSError, match="No space") as caught:
-        await disk.write(0, memoryview(bytes([1]) * (2 << 20)), fua=False)
-    assert caught.value.errno == errno.ENOSPC
-    assert await disk.read(3 << 20, 4096) == bytes(4096)
+async def test_an_opening_that_is_cancelled_leaves_nothing_open(path):
+    await FileSource(FileParams(path=path, lock=False)).close()  # never opened
+    before = open_descriptors()
+    for turns in range(3):
+        opening = asyncio.ensure_future(FileSource(FileParams(path=path)).open(read_only=False))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        assert opening.cancelled()
+        assert open_descriptors() == before
