@@ -13,7 +13,14 @@ from nbdserve.device import Device, Layer
 from nbdserve.errors import ConfigError
 from nbdserve.params import closest
 
-__all__ = ["find_layer", "find_source", "layer_names", "source_names"]
+__all__ = [
+    "builtin_layers",
+    "builtin_sources",
+    "find_layer",
+    "find_source",
+    "layer_names",
+    "source_names",
+]
 
 _SOURCES: Mapping[str, str] = {
     "data": "nbdserve.sources.data:DataSource",
@@ -35,6 +42,16 @@ _LAYERS: Mapping[str, str] = {
     "stats": "nbdserve.layers.stats:StatsLayer",
     "xz": "nbdserve.layers.xz:XzLayer",
 }
+
+
+def builtin_sources() -> list[str]:
+    """List the sources that come with nbdserve."""
+    return sorted(_SOURCES)
+
+
+def builtin_layers() -> list[str]:
+    """List the layers that come with nbdserve."""
+    return sorted(_LAYERS)
 
 
 def source_names() -> list[str]:

@@ -75,7 +75,6 @@ class HttpSource(Device):
         self._tail = b""
         self._spool: Spool | None = None
         self._info = DeviceInfo(0)
-        self._opened_with = 0  # requests that opening took
         self.bytes_received = 0
         """Bytes of bodies received so far."""
         self.retries = 0
@@ -105,21 +104,19 @@ class HttpSource(Device):
             raise
         size = self._spool.size if self._spool else self._entity.size
         self._info = DeviceInfo(size, _BLOCK_SIZE)
-        self._opened_with = self.requests
         log.debug("http opened url=%s size=%d ranges=%s", self._origin.name, size, not self._spool)
 
     async def close(self) -> None:
         await self._origin.close()
         if self._spool is not None:
             self._spool.close()
-        if self.requests > self._opened_with:
-            log.info(
-                "http closed url=%s requests=%d received=%d retries=%d",
-                self._origin.name,
-                self.requests,
-                self.bytes_received,
-                self.retries,
-            )
+        log.debug(
+            "http closed url=%s requests=%d received=%d retries=%d",
+            self._origin.name,
+            self.requests,
+            self.bytes_received,
+            self.retries,
+        )
 
     # Reading
 

@@ -40,5 +40,5 @@ class HttpParams:
     )
     insecure: bool = param(BOOLEAN, default=False, help="do not verify the server's certificate")
     download_dir: Path | None = param(
-        PATH, default=None, help="where a file goes whose server knows no ranges (default $TMPDIR)"
+        PATH, default=None, help="where a file goes whose server knows no ranges; else $TMPDIR"
     )

@@ -1,0 +1,50 @@
+# Everything a newcomer needs: `make demo` and `make test` on a fresh Debian 12 with python3, make and git.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# The interpreters the suite also runs on, where they are found.
+OTHERS := 3.12 3.13
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-others lint types docs docs-check bench clean
+
+help: ## show this
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(INSTALLED): pyproject.toml constraints.txt .ci/make-venv
+	.ci/make-venv $(PYTHON) $(VENV) dev
+	@touch $@
+
+demo: $(INSTALLED) ## serve a remote xz image and copy it back; URL=… takes one of your own
+	.ci/need-packages docs/demo/debian-packages.txt
+	$(BIN)/python docs/demo/demo.py $(URL)
+
+test: $(INSTALLED) ## install what the tests need and run them all
+	.ci/need-packages tests/debian-packages.txt
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-others: ## run what needs no other program on 3.12 and 3.13, where they are found
+	.ci/test-others $(OTHERS)
+
+lint: $(INSTALLED) ## ruff: style and mistakes
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(INSTALLED) ## mypy --strict
+	$(BIN)/mypy
+
+docs: $(INSTALLED) ## write docs/reference anew out of the code
+	$(BIN)/python -m nbdserve.reference docs/reference
+
+docs-check: $(INSTALLED) ## fail if docs/reference is not what the code says
+	$(BIN)/python -m nbdserve.reference --check docs/reference
+
+bench: $(INSTALLED) ## fio against nbdkit, qemu-nbd and nbd-server
+	.ci/need-packages tests/benchmarks/debian-packages.txt
+	$(BIN)/python tests/benchmarks/local.py $(BENCH_ARGS)
+
+clean: ## remove what was built; the environments too
+	rm -rf build .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis

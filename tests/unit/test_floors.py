@@ -1,0 +1,112 @@
+"""The floors of the design: a module imports from its own floor or from one below, never above."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src"
+
+# From the ground up; a package stands for all its modules. Parts of one floor may use each other
+# where the floor is marked so, but for sources and layers, which never do.
+FLOORS = [
+    {"errors", "extents", "ranges", "buffers", "__init__"},
+    {"device", "blockcache", "stats", "threads", "params", "protocol", "formats"},
+    {"spec", "settings", "logs", "overlay"},
+    {"sources", "layers"},
+    {"registry"},
+    {"build", "testing"},
+    {"config", "helppages", "inspection"},
+    {"server"},
+    {"cli", "reference"},
+    {"nbdctl", "__main__"},
+]
+APART = {"sources", "layers"}
+CODEC = {"nbdserve.protocol", "nbdserve.errors", "nbdserve.extents"}
+CODEC_STDLIB = {
+    "struct", "enum", "errno", "dataclasses", "typing", "collections", "functools", "itertools",
+}  # fmt: skip
+
+
+def modules():
+    return sorted(SOURCE.glob("nbdserve/**/*.py"))
+
+
+def name_of(path):
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def part_of(name):
+    """The part of the house a module belongs to: `nbdserve.server.uri` is in `server`."""
+    return [*name.split("."), "__init__"][1]
+
+
+def imports(path):
+    """Every module a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module)
+    return found
+
+
+def floor_of(part):
+    for number, floor in enumerate(FLOORS):
+        if part in floor:
+            return number
+    raise AssertionError(f"{part} stands on no floor: place it in FLOORS")
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_a_module_imports_nothing_from_above(path):
+    here = part_of(name_of(path))
+    for name in imports(path):
+        if not name.startswith("nbdserve."):
+            continue
+        there = part_of(name)
+        assert floor_of(there) <= floor_of(here), f"{name} is above {name_of(path)}"
+        if here in APART | {"server"} and there in APART:
+            assert here == there, f"{name_of(path)} knows {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_only_tests_import_the_testing_package(path):
+    if part_of(name_of(path)) != "testing":
+        assert not any(name.startswith("nbdserve.testing") for name in imports(path))
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.glob("nbdserve/protocol/*.py")), ids=name_of)
+def test_the_codec_does_no_io(path):
+    for name in imports(path):
+        allowed = name.split(".")[0] in CODEC_STDLIB or name.startswith(tuple(CODEC))
+        assert allowed, f"{name_of(path)} imports {name}"
+
+
+def test_no_import_goes_in_a_circle():
+    graph = {name_of(path): imports(path) for path in modules()}
+    done, under_way = set(), []
+
+    def visit(name):
+        assert name not in under_way, " -> ".join([*under_way, name])
+        if name in done or name not in graph:
+            return
+        under_way.append(name)
+        for imported in sorted(graph[name]):
+            visit(imported)
+        done.add(under_way.pop())
+
+    for name in graph:
+        visit(name)
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_files_and_functions_stay_readable(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = node.end_lineno - node.lineno + 1
+            assert length <= 60, f"{node.name} has {length} lines"
