@@ -32,7 +32,7 @@ GRAIN: Final = 64 << 10
 
 # Each step takes the GIL a few times; longer steps wait for it less often on a busy loop.
 _FEED = 256 << 10
-_STEP = 1 << 20
+_STEP = 512 << 10
 _ZERO_GRAIN = bytes(GRAIN)
 
 

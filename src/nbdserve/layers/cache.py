@@ -44,12 +44,7 @@ _BLOCK: Kind[int] = Kind("SIZE", _parse_block, SIZE.show)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheParams:
-    """Keep what was read in memory, so that it is read from below only once.
-
-    Above a slow source (`--layer cache:size=256M http URL`) or a slow layer. Everything is read in
-    whole blocks; larger blocks mean fewer and larger reads beneath. The layers xz and cow keep
-    their own data and need no cache above them.
-    """
+    """How much is kept, and in which units."""
 
     size: int = param(SIZE, help="memory to use; the least recently used blocks go first")
     block: int = param(
@@ -58,7 +53,16 @@ class CacheParams:
 
 
 class CacheLayer(Layer):
-    """A memory cache in front of any device."""
+    """Keep what was read in memory, so that it is read from below only once.
+
+    Use it above a slow source or a slow layer. Everything is read in whole blocks, neighbours
+    together; larger blocks mean fewer and larger reads beneath. Writes go through at once. The
+    layers xz and cow keep their own data and need no cache above them; beneath xz it is of no use
+    either, for xz reads each byte once.
+
+        nbdserve --layer cache:size=256M http https://example.org/disk.img
+        nbdserve --layer cache:size=1G,block=1M http https://example.org/disk.img
+    """
 
     Params = CacheParams
 

@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 _BLOCK_SIZE = BlockSize(1, 64 << 10, 32 << 20)
 _CLAIMS = 8  # blocks one request waits for at once
 _EXTENTS = 4096  # blocks looked at for one answer; the client asks again for what is beyond
-_CACHE: Final = 96 << 20  # four readers' 16 MiB blocks, and two more on their way
+# Room for 16 MiB blocks of four readers; the daemon with it stays well below 200 MiB.
+_CACHE: Final = 80 << 20
 _CACHE_MAX: Final = 1 << 30
 _LARGE: Final = 64 << 20
 _REMEDY = "recompress it: xz -dc FILE | xz -T0 --block-size=16MiB"
@@ -43,18 +44,13 @@ _REMEDY = "recompress it: xz -dc FILE | xz -T0 --block-size=16MiB"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class XzParams:
-    """Serve the image inside an xz file, decoding only the blocks that are read.
-
-    The file should be compressed in blocks: `xz -T0 --block-size=16MiB disk.img`. To read one byte
-    its whole block is fetched and decoded, so `nbdctl inspect --layer xz …` tells what that costs.
-    Streams, stream padding, every check and every filter of the format are understood; each block
-    is verified before a byte of it is served.
-    """
+    """How much memory decoding may take."""
 
     cache: int | None = param(
         SIZE,
         default=None,
-        help="memory for decoded blocks; default 96M, or four blocks up to 1G if they are larger",
+        help="memory for blocks, being decoded or decoded; more lets more cores decode at once"
+        " (default: 80M, or as much as four blocks, but at most 1G)",
     )
     max_block: int = param(
         SIZE, default=512 << 20, help="refuse a file with a block larger than this when decoded"
@@ -65,7 +61,17 @@ class XzParams:
 
 
 class XzLayer(Layer):
-    """The image inside an xz file, read-only."""
+    """Serve the image inside an xz file, decoding only the blocks that are read.
+
+    The image is read-only; put a cow layer above it to write. To read one byte its whole block is
+    fetched and decoded, so the file should be compressed in blocks (`xz -T0 --block-size=16MiB`);
+    `nbdctl inspect` tells how it is, and what a read may cost. Streams, stream padding and every
+    check and filter of the format are understood. Each block is verified before a byte of it is
+    served; a corrupt one is an I/O error for the reads that touch it, and only for those.
+
+        nbdserve --layer cow --layer xz http https://example.org/disk.img.xz
+        nbdserve --layer xz:cache=512M file disk.img.xz
+    """
 
     Params = XzParams
     writes_inner = False

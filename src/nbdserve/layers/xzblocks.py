@@ -52,7 +52,7 @@ class XzBlocks:
     Args:
         inner: the file.
         index: where its blocks are.
-        budget: bytes of memory for decoded blocks, those being decoded included.
+        budget: bytes of memory for decoded blocks, and for those being fetched and decoded.
         memlimit: bytes one decoder may use besides.
     """
 
@@ -103,10 +103,14 @@ class XzBlocks:
             self._refuse_bad(number)
             self._loaded[number] = 1
             found = self._blocks.join(number) or self._blocks.start(
-                (number,), functools.partial(self._load, number), self._index.block_size(number)
+                (number,), functools.partial(self._load, number), self._cost(number)
             )
         self._load_ahead(number)
         return found
+
+    def _cost(self, number: int) -> int:
+        """Memory in bytes that loading a block takes: its packed bytes and what they become."""
+        return self._index.unpadded[number] + self._index.block_size(number)
 
     def _load_ahead(self, number: int) -> None:
         """Load what follows, if the two blocks before were asked for lately as well."""
@@ -116,16 +120,16 @@ class XzBlocks:
         if not in_order:
             return
         self._ahead = {ahead for ahead in self._ahead if ahead in self._blocks}
-        room = self._budget // 3 - sum(map(self._index.block_size, self._ahead))
+        room = self._budget // 3 - sum(map(self._cost, self._ahead))
         for following in range(number + 1, min(number + 1 + self._cores, self._index.blocks)):
-            size = self._index.block_size(following)
-            room -= size
+            if self._loaded[following] or self._index.block_size(following) == 0:
+                continue
+            cost = self._cost(following)
+            room -= cost
             if room < 0 or self._blocks.in_flight >= self._cores:
                 return
-            if self._loaded[following] or size == 0:
-                continue
             load = functools.partial(self._load, following)
-            if not self._blocks.start_ahead((following,), load, size):
+            if not self._blocks.start_ahead((following,), load, cost):
                 return
             self._loaded[following] = 1
             self._ahead.add(following)
