@@ -18,8 +18,9 @@ FLOORS = [
     {"build", "testing"},
     {"config", "helppages", "inspection"},
     {"server"},
-    {"cli", "reference"},
-    {"nbdctl", "__main__"},
+    {"cli"},
+    {"nbdctl"},
+    {"reference", "__main__"},
 ]
 APART = {"sources", "layers"}
 CODEC = {"nbdserve.protocol", "nbdserve.errors", "nbdserve.extents"}
