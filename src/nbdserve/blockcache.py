@@ -175,17 +175,31 @@ class BlockCache(Generic[K, V]):
         return claim
 
     def start_ahead(
-        self,
-        keys: Sequence[K],
-        load: Load[V],
-        weight: int,
+        self, keys: Sequence[K], load: Load[V], weight: int, *, spare: Callable[[K], bool]
     ) -> bool:
         """Begin a load that no reader has asked for yet, if it can run at once beside the others.
 
         It is not cancelled for want of readers, and its failure is told to those who joined only.
+
+        Args:
+            keys: what the load brings.
+            load: makes the blocks.
+            weight: bytes it may come to occupy, at most.
+            spare: tells of a held block whether it may be dropped to make room for this load.
+
+        Returns:
+            Whether it was begun.
         """
-        if self._queue or not self._has_room(weight) or self._reserved + weight > self._share:
+        cost = weight + _ENTRY * len(keys)
+        if self._queue or self._reserved + cost > self._share or not self._has_room(cost):
             return False
+        excess = self._held + self._reserved + cost - self._budget
+        for key, entry in self._entries.items():
+            if excess <= 0:
+                break
+            if not spare(key):
+                return False
+            excess -= entry.weight
         self._take_off(keys, load, weight).kept = True
         self._admit()
         return True

@@ -276,24 +276,37 @@ async def test_discarding_a_whole_device_costs_what_is_held(make):
 async def test_a_load_ahead_runs_only_beside_others_and_outlives_its_readers(make):
     cache, gate = make(6, loads=2), Gate()
     loads = Loads(gate)
-    assert cache.start_ahead((1,), loads.of(1), 1000)
+    assert cache.start_ahead((1,), loads.of(1), 1000, spare=bool)
     reader = asyncio.create_task(cache.get(1, loads.of(1), 1000))
     await gate.waiting()
     await settle()
     reader.cancel()
     await settle()
     assert loads.ended == []
-    assert not cache.start_ahead((2,), loads.of(2), 4000), "more than the share of loads"
-    assert cache.start_ahead((3,), loads.of(3), 1000)
-    assert not cache.start_ahead((4,), loads.of(4), 1000), "no load is free"
+    assert not cache.start_ahead((2,), loads.of(2), 4000, spare=bool), (
+        "more than the share of loads"
+    )
+    assert cache.start_ahead((3,), loads.of(3), 1000, spare=bool)
+    assert not cache.start_ahead((4,), loads.of(4), 1000, spare=bool), "no load is free"
     gate.release()
     assert await cache.get(1, loads.of(1), 1000) == "block 1"
     assert loads.begun == [1, 3]
 
 
+async def test_a_load_ahead_drops_only_what_may_be_spared(make):
+    cache, loads = make(4), Loads()
+    for key in (1, 2, 3, 4):
+        await cache.get(key, loads.of(key), 1000)
+    assert not cache.start_ahead((5,), loads.of(5), 1000, spare=lambda key: key != 1)
+    assert 1 in cache
+    assert cache.start_ahead((5,), loads.of(5), 1000, spare=lambda key: key == 1)
+    await settle()
+    assert [key for key in range(6) if key in cache] == [2, 3, 4, 5]
+
+
 async def test_a_load_ahead_that_fails_is_told_to_nobody_and_tried_again(make):
     cache = make()
-    cache.start_ahead((1,), Loads(error=SourceUnavailableError("away")).of(1), 1000)
+    cache.start_ahead((1,), Loads(error=SourceUnavailableError("away")).of(1), 1000, spare=bool)
     await settle()
     gc.collect()
     assert await cache.get(1, Loads().of(1), 1000) == "block 1"

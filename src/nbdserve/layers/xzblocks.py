@@ -129,10 +129,16 @@ class XzBlocks:
             if room < 0 or self._blocks.in_flight >= self._cores:
                 return
             load = functools.partial(self._load, following)
-            if not self._blocks.start_ahead((following,), load, cost):
+            if not self._blocks.start_ahead((following,), load, cost, spare=self._is_passed):
                 return
             self._loaded[following] = 1
             self._ahead.add(following)
+
+    def _is_passed(self, number: int) -> bool:
+        """Tell whether a block's readers, going in order, are through with it."""
+        if number in self._ahead:
+            return False
+        return number + 1 in self._recent or number not in self._recent
 
     def _refuse_bad(self, number: int) -> None:
         bad = self._bad.get(number)
