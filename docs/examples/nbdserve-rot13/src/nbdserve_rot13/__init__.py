@@ -1,0 +1,1 @@
+"""An example of elements that come with a package of their own."""
