@@ -57,13 +57,14 @@ class _Json(logging.Formatter):
         return time.strftime(datefmt or "%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
 
 
-def configure(*, verbose: bool, form: LogFormat) -> None:
-    """Send the project's log to stderr; `verbose` adds DEBUG."""
+def configure(*, verbose: bool, form: LogFormat, quiet: bool = False) -> None:
+    """Send the project's log to stderr; `verbose` adds DEBUG, `quiet` leaves INFO out."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if form == "json" else _Text(journal=_is_journal()))
     root = logging.getLogger("nbdserve")
     root.handlers[:] = [handler]
-    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    usual = logging.WARNING if quiet else logging.INFO
+    root.setLevel(logging.DEBUG if verbose else usual)
     root.propagate = False
 
 

@@ -61,7 +61,7 @@ def _run(argv: Sequence[str]) -> int:
         raise ConfigError(f"unknown option {rest[0]}; see nbdctl {arguments.command} --help")
     if arguments.command == "check":
         return _check(arguments.file, as_json=arguments.json)
-    configure(verbose=arguments.verbose, form="text")
+    configure(verbose=arguments.verbose, form="text", quiet=True)
     spec = ExportSpec(
         source=parse_source(arguments.words),
         layers=tuple(map(parse_layer, arguments.layer)),

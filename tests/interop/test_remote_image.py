@@ -27,7 +27,11 @@ def test_a_whole_copy_fetches_each_block_once_and_the_index_once(
     web.forget()
     with daemon("--layer", "xz", "http", web.url("boot.img.xz")) as server:
         opening = web.hits()
-        subprocess.run(["nbdcopy", "--connections=4", server.uri(), copy], check=True, timeout=300)
+        subprocess.run(
+            ["nbdcopy", "--connections=4", "--threads=4", server.uri(), copy],
+            check=True,
+            timeout=300,
+        )
         peak = server.peak_rss
     assert digest(copy) == digest(boot_image)
     hits = web.hits()

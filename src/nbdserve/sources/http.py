@@ -179,7 +179,9 @@ class HttpSource(Device):
         if response.status not in (200, 206, 416):
             self._refuse_status(response)
         found = parse_content_range(response.headers.get("Content-Range"))
-        total = found.total if found else response.content_length
+        total = found.total if found else None
+        if response.status == 200:
+            total = response.content_length
         now = Entity.of(response.headers, self._entity.size if total is None else total)
         difference = self._entity.difference(now)
         if difference is not None or response.status == 416:
