@@ -1,6 +1,7 @@
 """Copy-on-write devices over small bases, for tests of the layer cow."""
 
 import contextlib
+import resource
 
 from nbdserve.device import NoParams
 from nbdserve.layers.cow import CowLayer, CowParams
@@ -44,3 +45,14 @@ async def zero(layer, offset, length, *, may_trim=True, fast=False):
 
 async def write(layer, offset, data):
     await layer.write(offset, memoryview(data), fua=False)
+
+
+@contextlib.contextmanager
+def file_size_limit(size):
+    """Make the kernel refuse to let any file of this process grow beyond `size`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

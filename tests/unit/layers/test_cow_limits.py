@@ -1,27 +1,15 @@
-import contextlib
 import resource
 from pathlib import Path
 
 import pytest
 
-from cow_chain import CLUSTER, SIZE, K, contents, opened, pattern, write, zero
+from cow_chain import CLUSTER, SIZE, K, contents, file_size_limit, opened, pattern, write, zero
 from nbdserve.device import BlockSize, Device, DeviceInfo, NoParams
 from nbdserve.errors import ConfigError, DeviceError, NoSpaceError
 from nbdserve.extents import DATA, Extent
 from nbdserve.layers.cow import CowLayer, CowParams
 from nbdserve.params import params_from
 from nbdserve.testing.faults import RecordingDevice
-
-
-@contextlib.contextmanager
-def largest_file(size):
-    """Make the kernel refuse to let any file of this process grow beyond `size`."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("persistent", [True, False])
@@ -32,7 +20,7 @@ async def test_when_no_space_is_left_a_write_fails_and_the_device_is_what_it_was
     async with opened(pattern(), **params) as layer:
         await write(layer, 0, b"kept".ljust(CLUSTER))
         before = await contents(layer)
-        with largest_file(layer._data.place(4 * CLUSTER)[1] + 100):
+        with file_size_limit(layer._data.place(4 * CLUSTER)[1] + 100):
             with pytest.raises(NoSpaceError, match="no space for what is written"):
                 await write(layer, CLUSTER, b"n" * 8 * CLUSTER)
             with pytest.raises(NoSpaceError):
