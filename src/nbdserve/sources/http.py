@@ -135,7 +135,7 @@ class HttpSource(Device):
     async def read_into(self, offset: int, view: memoryview) -> None:
         if self._spool is not None:
             await self._spool.read(offset, view)
-        elif not self.read_into_nowait(offset, view):
+        elif len(view) and not self.read_into_nowait(offset, view):  # no Range holds no bytes
             async with self._slots:
                 await self._read(offset, view)
 
