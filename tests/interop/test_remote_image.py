@@ -1,9 +1,12 @@
 """The main job: an xz-compressed image behind a real web server, read by real clients."""
 
+import asyncio
+import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from daemon import daemon, run_nbdserve
 from guest import MARKER
 from nginx import nginx
 from tools import ENVIRONMENT
+from webserver import WebServer, broken_off, status
 
 
 def digest(path):
@@ -201,3 +205,51 @@ def test_redirects_are_followed_once_and_remembered(origin, small):
             assert sector(server, n * 65536) == data[n * 65536 :][:512]
     hits = origin.hits()
     assert [hit.status for hit in hits].count(302) == 1
+
+
+@contextlib.contextmanager
+def misbehaving(contents):
+    """A web server that misbehaves by script, on an event loop in a thread of its own."""
+    server = WebServer(contents)
+    with asyncio.Runner() as runner:
+        runner.run(server.start())
+        loop = runner.get_loop()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            asyncio.run_coroutine_threadsafe(server.stop(), loop).result(30)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+
+
+@pytest.fixture
+def served(small):
+    """A scripted web server with a small image, and the daemon that serves it."""
+    data, packed = small
+    with misbehaving(packed.read_bytes()) as web:
+        with daemon("--layer", "xz", "http", web.url()) as server:
+            yield data, web, server
+
+
+def test_a_short_body_succeeds_late(served):
+    data, web, server = served
+    web.script += [broken_off(100), broken_off(0), broken_off(20_000)]
+    assert sector(server, 300_000) == data[300_000:][:512]
+    assert web.script == [], "each was met"
+
+
+def test_a_200_instead_of_a_206_is_an_error_and_its_bytes_are_never_served(served):
+    data, web, server = served
+    web.script += [lambda me, _: me.head("200 OK", len(me.contents)) + me.contents]
+    assert "Input/output error" in sector(server, 300_000)
+    assert "stopped answering ranges" in server.log
+    assert sector(server, 300_000) == data[300_000:][:512], "the next answer was right"
+    assert server.process.poll() is None
+
+
+def test_a_mirror_that_is_busy_and_then_recovers_succeeds_late(served):
+    data, web, server = served
+    web.script += [status("503 Busy"), status("429 Slow", Retry_After="1"), status("500 Oops")]
+    assert sector(server, 300_000) == data[300_000:][:512]
