@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import time
 from typing import Literal
 
 __all__ = ["LogFormat", "configure"]
@@ -52,8 +53,6 @@ class _Json(logging.Formatter):
         return json.dumps(fields, ensure_ascii=False)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        import time  # noqa: PLC0415 -- only this form needs it
-
         return time.strftime(datefmt or "%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
 
 

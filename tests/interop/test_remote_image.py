@@ -228,9 +228,10 @@ def misbehaving(contents):
 def served(small):
     """A scripted web server with a small image, and the daemon that serves it."""
     data, packed = small
-    with misbehaving(packed.read_bytes()) as web:
-        with daemon("--layer", "xz", "http", web.url()) as server:
-            yield data, web, server
+    with contextlib.ExitStack() as stack:
+        web = stack.enter_context(misbehaving(packed.read_bytes()))
+        server = stack.enter_context(daemon("--layer", "xz", "http", web.url()))
+        yield data, web, server
 
 
 def test_a_short_body_succeeds_late(served):
