@@ -135,16 +135,13 @@ class StructuredReplies:
                 break
         return self._chunk(request, _BLOCK_STATUS, b"".join(parts))
 
-    @staticmethod
-    def _chunk(request: Request, type_: int, payload: bytes) -> bytes:
+    def _chunk(self, request: Request, type_: int, payload: bytes) -> bytes:
         header = _CHUNK.pack(STRUCTURED_REPLY_MAGIC, _DONE, type_, request.cookie, len(payload))
         return header + payload
 
 
-class ExtendedReplies:
-    """Structured replies under extended (64-bit) headers."""
-
-    can_hole = True
+class ExtendedReplies(StructuredReplies):
+    """Structured replies under extended (64-bit) headers; the same chunks, differently framed."""
 
     def data(self, request: Request) -> bytes:
         return _EXTENDED_OFFSET.pack(
@@ -157,26 +154,12 @@ class ExtendedReplies:
             request.offset,
         )
 
-    def hole(self, request: Request) -> bytes:
-        payload = _HOLE.pack(request.offset, request.length)
-        return self._chunk(request, _OFFSET_HOLE, payload)
-
-    def done(self, request: Request) -> bytes:
-        return self._chunk(request, _NONE, b"")
-
-    def error(
-        self, request: Request, error: WireError, text: str, offset: int | None = None
-    ) -> bytes:
-        type_, payload = _error_payload(error, text, offset)
-        return self._chunk(request, type_, payload)
-
     def block_status(self, request: Request, extents: Sequence[Extent]) -> bytes:
         head = struct.pack(">II", BASE_ALLOCATION_ID, len(extents))
         body = b"".join(_EXTENT_EXT.pack(extent.length, extent.state) for extent in extents)
         return self._chunk(request, _BLOCK_STATUS_EXT, head + body)
 
-    @staticmethod
-    def _chunk(request: Request, type_: int, payload: bytes) -> bytes:
+    def _chunk(self, request: Request, type_: int, payload: bytes) -> bytes:
         header = _EXTENDED.pack(
             EXTENDED_REPLY_MAGIC, _DONE, type_, request.cookie, request.offset, len(payload)
         )

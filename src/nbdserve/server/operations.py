@@ -58,38 +58,42 @@ async def _read(device: Device, request: Request, replies: Replies) -> Buffers:
 
 
 async def _write(device: Device, request: Request, replies: Replies) -> Buffers:
-    fua = bool(request.flags & CommandFlag.FUA)
+    fua, flush = _durability(device, request)
     if request.payload is not None and request.length:
-        native = bool(device.info.can & Capability.FUA)
-        await device.write(request.offset, request.payload, fua=fua and native)
-        if fua and not native:
-            await device.flush()
-    return (replies.done(request),)
+        await device.write(request.offset, request.payload, fua=fua)
+    return await _finish(device, request, replies, flush=flush)
 
 
 async def _write_zeroes(device: Device, request: Request, replies: Replies) -> Buffers:
-    fua = bool(request.flags & CommandFlag.FUA)
+    fua, flush = _durability(device, request)
     if request.length:
-        native = bool(device.info.can & Capability.FUA)
         await device.write_zeroes(
             request.offset,
             request.length,
-            fua=fua and native,
+            fua=fua,
             may_trim=not request.flags & CommandFlag.NO_HOLE,
             fast=bool(request.flags & CommandFlag.FAST_ZERO),
         )
-        if fua and not native:
-            await device.flush()
-    return (replies.done(request),)
+    return await _finish(device, request, replies, flush=flush)
 
 
 async def _trim(device: Device, request: Request, replies: Replies) -> Buffers:
-    fua = bool(request.flags & CommandFlag.FUA)
+    fua, flush = _durability(device, request)
     if request.length:
-        native = bool(device.info.can & Capability.FUA)
-        await device.trim(request.offset, request.length, fua=fua and native)
-        if fua and not native:
-            await device.flush()
+        await device.trim(request.offset, request.length, fua=fua)
+    return await _finish(device, request, replies, flush=flush)
+
+
+def _durability(device: Device, request: Request) -> tuple[bool, bool]:
+    """Tell how to make a write durable if it is to be: by FUA, or by a flush after it."""
+    wanted = bool(request.flags & CommandFlag.FUA) and request.length > 0
+    native = bool(device.info.can & Capability.FUA)
+    return wanted and native, wanted and not native
+
+
+async def _finish(device: Device, request: Request, replies: Replies, *, flush: bool) -> Buffers:
+    if flush:
+        await device.flush()
     return (replies.done(request),)
 
 
