@@ -2,34 +2,31 @@
 
 Hot data is read on the event loop by preadv(RWF_NOWAIT), which never waits for the disk; all else
 goes to the I/O threads. A write with FUA is a write and a share in the next fdatasync, not a
-synchronous write of its own (RWF_DSYNC): one failed sync must be told to everyone who relies on
-it, and at queue depth 16 the group is faster.
+synchronous write of its own (RWF_DSYNC): a failed sync must be told to everyone who relies on it,
+and of two syncs at once the kernel tells one.
 
-Invariant: the descriptor outlives every call that was begun with it, cancelled or not. Otherwise a
-thread that was given up could write to whatever file is opened under the same number next.
+Invariant: a call that has begun in a thread is waited for, cancelled or not. Given up, a write
+could land on top of a later one, or in whatever file is opened under the same number next. Reads
+alone may be given up: all they can do is fill a buffer that nobody looks at any more.
 """
 
-import asyncio
 import errno
-import functools
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 from nbdserve.device import BlockSize, Capability, Device, DeviceInfo, FileRange
 from nbdserve.extents import Extent
+from nbdserve.overlay.groupcommit import GroupCommit
+from nbdserve.overlay.unbroken import run_unbroken
 from nbdserve.params import BOOLEAN, PATH, param
-from nbdserve.sources.commits import Commits
 from nbdserve.sources.imagefile import ImageFile
 from nbdserve.sources.openfile import Opened, open_image
-from nbdserve.threads import io_pool
+from nbdserve.threads import run_io
 
 __all__ = ["FileParams", "FileSource"]
-
-T = TypeVar("T")
 
 _READ = Capability.CACHE | Capability.EXTENTS
 _BLOCK_SIZE = BlockSize(1, 4096, 32 << 20)
@@ -71,8 +68,7 @@ class FileSource(Device):
         self._info = DeviceInfo(0)
         self._fd = -1
         self._nowait = True
-        self._working: set[Future[Any]] = set()
-        self._commits = Commits(self._sync)
+        self._commit = GroupCommit(self._sync)
 
     @property
     def info(self) -> DeviceInfo:
@@ -84,28 +80,17 @@ class FileSource(Device):
         Raises:
             DeviceError: it is missing, not permitted, no disk, or locked by another process.
         """
-        try:
-            self._info = await self._run(self._open, read_only=read_only)
-        except BaseException:
-            await self.close()  # it may have been opened by a thread that was given up
-            raise
-
-    def _open(self, *, read_only: bool) -> DeviceInfo:
-        opened = open_image(self._params.path, read_only=read_only, lock=self._params.lock)
-        self._opened, self._fd = opened, opened.image.fd
-        can = _READ
-        if opened.writable:
-            can |= Capability.WRITES
-            if not opened.image.can_punch():
-                can &= ~Capability.TRIM
-        return DeviceInfo(opened.image.size, _BLOCK_SIZE, can)
+        self._opened = opened = await run_unbroken(
+            partial(open_image, self._params.path, read_only=read_only, lock=self._params.lock),
+            undo=lambda opened: opened.image.close(),
+        )
+        self._fd = opened.image.fd
+        self._info = DeviceInfo(opened.image.size, _BLOCK_SIZE, _capabilities(opened))
 
     async def close(self) -> None:
-        while self._working:
-            await asyncio.wait([asyncio.wrap_future(work) for work in list(self._working)])
-        opened, self._opened, self._fd = self._opened, None, -1
-        if opened is not None:
-            await self._run(opened.image.close)
+        await self._commit.close()
+        self._fd = -1
+        await run_unbroken(self._image.close)
 
     def read_into_nowait(self, offset: int, view: memoryview) -> bool:
         if not self._nowait:
@@ -120,36 +105,38 @@ class FileSource(Device):
             return False  # any other error is reported by read_into
 
     async def read_into(self, offset: int, view: memoryview) -> None:
-        await self._run(self._image.read, offset, view)
+        await run_io(self._image.read, offset, view)
 
     def file_range(self, offset: int, length: int) -> FileRange | None:
         return FileRange(self._fd, offset)
 
     async def write(self, offset: int, data: memoryview, *, fua: bool) -> None:
-        await self._run(self._image.write, offset, data)
+        await run_unbroken(self._image.write, offset, data)
         if fua:
-            await self._commits.commit()
+            await self._commit()
 
     async def write_zeroes(
         self, offset: int, length: int, *, fua: bool, may_trim: bool, fast: bool
     ) -> None:
-        await self._run(self._image.write_zeroes, offset, length, may_trim=may_trim, fast=fast)
+        await run_unbroken(
+            partial(self._image.write_zeroes, may_trim=may_trim, fast=fast), offset, length
+        )
         if fua:
-            await self._commits.commit()
+            await self._commit()
 
     async def trim(self, offset: int, length: int, *, fua: bool) -> None:
-        await self._run(self._image.trim, offset, length)
+        await run_unbroken(self._image.trim, offset, length)
         if fua:
-            await self._commits.commit()
+            await self._commit()
 
     async def flush(self) -> None:
-        await self._commits.commit()
+        await self._commit()
 
     async def extents(self, offset: int, length: int) -> Sequence[Extent]:
-        return await self._run(self._image.extents, offset, length)
+        return await run_unbroken(self._image.extents, offset, length)
 
     async def cache(self, offset: int, length: int) -> None:
-        await self._run(self._image.prefetch, offset, length)
+        await run_unbroken(self._image.prefetch, offset, length)
 
     @property
     def _image(self) -> ImageFile:
@@ -157,11 +144,10 @@ class FileSource(Device):
         return self._opened.image
 
     async def _sync(self) -> None:
-        await self._run(self._image.sync)
+        await run_unbroken(self._image.sync)
 
-    async def _run(self, call: Callable[..., T], *args: object, **options: object) -> T:
-        """Run a blocking call in a thread; cancelling gives it up, and `close` waits for it."""
-        work = io_pool().submit(functools.partial(call, *args, **options))
-        self._working.add(work)
-        work.add_done_callback(self._working.discard)
-        return await asyncio.wrap_future(work)
+
+def _capabilities(opened: Opened) -> Capability:
+    if not opened.writable:
+        return _READ
+    return _READ | (Capability.WRITES if opened.punches else Capability.WRITES & ~Capability.TRIM)

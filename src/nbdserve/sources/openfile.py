@@ -33,10 +33,17 @@ _REMEDIES = {
 
 
 class Opened(NamedTuple):
-    """An open image, and whether it may be written."""
+    """An open image, and what can be done with it.
+
+    Attributes:
+        image: the image; whoever asked for it closes it.
+        writable: it may be written.
+        punches: holes can be punched in it, as far as can be told; False if it is not writable.
+    """
 
     image: ImageFile
     writable: bool
+    punches: bool
 
 
 def open_image(path: Path, *, read_only: bool, lock: bool | None) -> Opened:
@@ -55,10 +62,11 @@ def open_image(path: Path, *, read_only: bool, lock: bool | None) -> Opened:
         image = _measured(path, fd)
         if writable if lock is None else lock:
             _take_lock(path, fd, exclusive=writable)
+        punches = writable and image.can_punch()
     except BaseException:
         os.close(fd)
         raise
-    return Opened(image, writable)
+    return Opened(image, writable, punches)
 
 
 def _open(path: Path, *, read_only: bool) -> tuple[int, bool]:

@@ -223,10 +223,9 @@ async def test_odd_sizes_are_served_to_their_last_byte(opened, tmp_path, pattern
     assert await disk.read(0, size) == pattern[:size]
 
 
-async def test_closing_waits_for_a_write_that_was_given_up(path, monkeypatch):
-    """Else the thread would write to whatever is opened under the same number next."""
-    disk = FileSource(FileParams(path=path))
-    await disk.open(read_only=False)
+async def test_a_cancelled_write_is_waited_for(opened, path, monkeypatch):
+    """Else it could land on top of a later one, or in the next file under the same number."""
+    disk = await opened(path)
     begun, go_on = threading.Event(), threading.Event()
     real = os.pwrite
 
@@ -239,13 +238,11 @@ async def test_closing_waits_for_a_write_that_was_given_up(path, monkeypatch):
     write = asyncio.ensure_future(disk.write(0, memoryview(b"late"), fua=False))
     await asyncio.to_thread(begun.wait)
     write.cancel()
+    await asyncio.sleep(0)
+    assert not write.done()
+    go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await write
-    closing = asyncio.ensure_future(disk.close())
-    await asyncio.sleep(0)
-    assert not closing.done()
-    go_on.set()
-    await closing
     assert path.read_bytes()[:4] == b"late"
 
 
@@ -258,7 +255,9 @@ async def test_what_cannot_be_opened_leaves_nothing_open(opened, path):
 
 
 async def test_an_opening_that_is_cancelled_leaves_nothing_open(path):
-    await FileSource(FileParams(path=path, lock=False)).close()  # never opened
+    warm_up = FileSource(FileParams(path=path))  # what is opened once for all, is
+    await warm_up.open(read_only=False)
+    await warm_up.close()
     before = open_descriptors()
     for turns in range(3):
         opening = asyncio.ensure_future(FileSource(FileParams(path=path)).open(read_only=False))
