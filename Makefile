@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt .ci/make-venv
 
 demo: $(INSTALLED) ## serve a remote xz image and copy it back; URL=… takes one of your own
 	.ci/need-packages docs/demo/debian-packages.txt
-	$(BIN)/python docs/demo/demo.py $(URL)
+	$(BIN)/python docs/demo/demo.py $(if $(URL),'$(URL)')
 
 test: $(INSTALLED) ## install what the tests need and run them all
 	.ci/need-packages tests/debian-packages.txt

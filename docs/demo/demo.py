@@ -2,14 +2,15 @@
 
 Without an argument it makes an image (partition table, ext4, no root, no loop device), compresses
 it into 16 MiB blocks and puts it behind nginx on loopback. With a URL it takes that image.
-Everything it makes lies under build/demo and every process it starts is ended.
+Everything it makes lies under build/demo, the copy is removed, and every process it started is
+ended, however it ends itself.
 """
 
 import contextlib
 import hashlib
-import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -19,11 +20,15 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any, NoReturn
 
 FOLDER = Path("build/demo").resolve()
 SIZE = 256 << 20
+CONTENT = 96 << 20  # of real files: what xz has to work on; the rest is holes
 START = 2048 * 512  # the first partition, where every partitioning tool puts it
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NBDSERVE = [sys.executable, "-m", "nbdserve"]
+NBDCTL = [sys.executable, "-m", "nbdserve.nbdctl"]
 ENVIRONMENT = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
 
 
@@ -33,7 +38,8 @@ class DemoError(Exception):
 
 def main() -> int:
     """Run the demo; return the exit status."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in ENDINGS:
+        signal.signal(number, end)
     url = sys.argv[1] if len(sys.argv) > 1 else None
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -43,12 +49,17 @@ def main() -> int:
         packed = compress(image)
         with web_server(packed.parent) as (base, log):
             return serve_and_copy(f"{base}/{packed.name}", image, log)
-    except DemoError as exc:
+    except (DemoError, OSError) as exc:
         print(f"demo: {exc}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("demo: interrupted", file=sys.stderr)
-        return 130
+
+
+def end(number: int, _: object) -> NoReturn:
+    """Leave by way of every `finally`, undisturbed by a second signal."""
+    for ending in ENDINGS:
+        signal.signal(ending, signal.SIG_IGN)
+    print("demo: interrupted", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def say(text: str) -> None:
@@ -56,16 +67,18 @@ def say(text: str) -> None:
     print(f"\n== {text}", flush=True)
 
 
-def run(*argv: object, **options: object) -> subprocess.CompletedProcess[str]:
+def run(*argv: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; a failure is one line."""
     words = [str(word) for word in argv]
     try:
-        return subprocess.run(words, check=True, text=True, env=ENVIRONMENT, **options)
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            words, check=True, text=True, env=ENVIRONMENT, **options
+        )
     except FileNotFoundError:
         raise DemoError(f"{words[0]} is not installed; try: make demo as root") from None
     except subprocess.CalledProcessError as exc:
-        told = (exc.stderr or "").strip().splitlines()
-        raise DemoError(f"{words[0]} failed: {told[-1] if told else exc}") from None
+        raise DemoError(f"{words[0]} failed with exit status {exc.returncode}") from None
+    return done
 
 
 def make_image() -> Path:
@@ -74,16 +87,13 @@ def make_image() -> Path:
     if image.exists():
         return image
     say(
-        f"making a disk image of {SIZE >> 20} MiB: one partition, ext4, this machine's Python on it"
+        f"making a disk image of {SIZE >> 20} MiB: one partition, ext4, files of this machine on it"
     )
     tree = FOLDER / "tree"
     shutil.rmtree(tree, ignore_errors=True)
-    library = Path(os.__file__).parent
-    shutil.copytree(
-        library, tree / "python", symlinks=True,
-        ignore=shutil.ignore_patterns("site-packages", "dist-packages", "test", "__pycache__"),
-    )  # fmt: skip
+    tree.mkdir()
     (tree / "hello.txt").write_text("This file came over HTTP, out of xz, through NBD.\n")
+    fill(tree)
     fresh = image.with_suffix(".new")
     with fresh.open("wb") as disk:
         disk.truncate(SIZE)
@@ -93,6 +103,24 @@ def make_image() -> Path:
     shutil.rmtree(tree)
     fresh.rename(image)
     return image
+
+
+def fill(tree: Path) -> None:
+    """Copy programs and libraries of this machine into `tree`, CONTENT bytes at most."""
+    room = CONTENT
+    for origin in (Path("/usr/bin"), Path(os.__file__).parent, Path("/usr/lib")):
+        for folder, _, names in os.walk(origin):
+            for file in (Path(folder, name) for name in sorted(names)):
+                if room < 1 << 20:
+                    return
+                if file.is_symlink() or not file.is_file() or not os.access(file, os.R_OK):
+                    continue
+                target = tree / file.relative_to("/")
+                if file.stat().st_size > room or target.exists():
+                    continue
+                room -= file.stat().st_size
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
 
 
 def compress(image: Path) -> Path:
@@ -153,40 +181,26 @@ def web_server(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def serve_and_copy(url: str, image: Path | None, log: Path | None) -> int:
-    """Serve `url` on a Unix socket, copy it back, and compare."""
-    sock = FOLDER / "nbd.sock"
-    say(f"nbdserve --unix {os.path.relpath(sock)} --layer xz http {url}")
-    process = subprocess.Popen(
-        [*NBDSERVE, "-v", "--unix", str(sock), "--print-uri", "--layer", "xz", "http", url],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    told: list[str] = []
-    reader = threading.Thread(target=lambda: told.extend(process.stderr or ()), daemon=True)
-    reader.start()
+    """Serve `url` on a Unix socket, copy it back, compare, and tell what that cost."""
+    target = FOLDER / "copy.img"
     try:
-        uri = (process.stdout.readline() if process.stdout else "").strip()
-        if not uri:
-            process.wait()
-            reader.join()
-            raise DemoError((told or ["nbdserve did not start"])[-1].strip())
-        target = FOLDER / "copy.img"
-        size = json.loads(run("nbdinfo", "--json", uri, stdout=subprocess.PIPE).stdout)
-        total = size["exports"][0]["export-size"]
-        if total > shutil.disk_usage(FOLDER).free:
-            raise DemoError(f"the copy takes {total >> 20} MiB; make room in {FOLDER}")
-        say(f"nbdcopy --progress: reading all {total >> 20} MiB back through 4 connections")
-        started = time.monotonic()
-        run("nbdcopy", "--progress", "--connections=4", uri, target)
-        seconds = time.monotonic() - started
+        with nbdserve(url) as (uri, told):
+            if image is None:
+                say(f"nbdctl inspect --layer xz http {url}")
+                run(*NBDCTL, "inspect", "--layer", "xz", "http", url)
+            seconds = copy_back(uri, target)
+        say("comparing")
+        compare(target, image)
+        requests, fetched, size = cost(told) if log is None else witnessed(log)
+        print(
+            f"{requests} HTTP requests, {fetched} bytes fetched of a file of {size} "
+            f"({fetched / size:.3f} x), {target.stat().st_size / 2**20 / seconds:.0f} MiB/s"
+        )
     finally:
-        process.terminate()
-        process.wait()
-        reader.join()
-    report(told, image, target, log, seconds)
-    target.unlink()
+        target.unlink(missing_ok=True)
     print("\nIt works. Type next:\n")
     if image is None:
-        print(f"  .venv/bin/nbdserve --layer cow --layer xz http {url} \\")
+        print(f"  .venv/bin/nbdserve --layer cow --layer xz http {shlex.quote(url)} \\")
         print("    --run 'qemu-system-x86_64 -m 1G -drive file=$uri,format=raw,if=virtio'")
     else:
         print("  make test                     # the whole test suite, a guest's boot included")
@@ -194,33 +208,79 @@ def serve_and_copy(url: str, image: Path | None, log: Path | None) -> int:
     return 0
 
 
-def report(
-    told: list[str], image: Path | None, copy: Path, log: Path | None, seconds: float
-) -> None:
-    """Compare checksums; tell what the copy cost."""
-    say("comparing")
+@contextlib.contextmanager
+def nbdserve(url: str) -> Iterator[tuple[str, list[str]]]:
+    """Run nbdserve; gives the export's URI and the lines of its log, all there after the block."""
+    sock = os.path.relpath(FOLDER / "nbd.sock")  # short, whatever the depth of this folder
+    say(f"nbdserve --unix {sock} --layer xz http {url}")
+    process = subprocess.Popen(
+        [*NBDSERVE, "-v", "--unix", sock, "--print-uri", "--layer", "xz", "http", url],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    told: list[str] = []
+    reader = threading.Thread(target=listen, args=(process.stderr, told), daemon=True)
+    reader.start()
+    try:
+        uri = (process.stdout.readline() if process.stdout else "").strip()
+        if uri:
+            yield uri, told
+    finally:
+        process.terminate()
+        process.wait()
+        reader.join()
+    if not uri:
+        raise DemoError((told or ["nbdserve did not start"])[-1].strip())
+
+
+def listen(log: IO[str], told: list[str]) -> None:
+    """Keep each line of a log; pass warnings on at once."""
+    for line in log:
+        told.append(line)
+        if ": warning: " in line:
+            print(line, end="", file=sys.stderr)
+
+
+def copy_back(uri: str, target: Path) -> float:
+    """Copy the export by a client of another project; returns seconds."""
+    total = int(run("nbdinfo", "--size", uri, stdout=subprocess.PIPE).stdout)
+    if total > shutil.disk_usage(FOLDER).free:
+        raise DemoError(f"the copy takes {total >> 20} MiB; make room in {FOLDER}")
+    say(f"nbdcopy --progress: reading all {total >> 20} MiB back through 4 connections")
+    started = time.monotonic()
+    run("nbdcopy", "--progress", "--connections=4", uri, target)
+    return time.monotonic() - started
+
+
+def compare(copy: Path, image: Path | None) -> None:
+    """Compare checksums, where there is something to compare with."""
     ours = sha256(copy)
     print(f"sha256 of the copy:     {ours}")
-    if image is not None:
-        theirs = sha256(image)
-        print(f"sha256 of the original: {theirs}")
-        if ours != theirs:
-            raise DemoError("the copy differs from the original; please report this")
-    else:
-        print("every block was verified against the check in the xz file")
-    if log is not None:
-        hits = [line.split("|") for line in log.read_text().splitlines()]
-        requests, fetched = len(hits), sum(int(sent) for _, _, sent in hits)
-        size = (FOLDER / "web" / "disk.img.xz").stat().st_size
-    else:
-        closed = [m for line in told if (m := re.search(r"requests=(\d+) received=(\d+)", line))]
-        opened = [m for line in told if (m := re.search(r"http opened .* size=(\d+)", line))]
-        requests, fetched = int(closed[-1][1]), int(closed[-1][2])
-        size = int(opened[-1][1])
-    print(
-        f"{requests} HTTP requests, {fetched} bytes fetched of a file of {size} "
-        f"({fetched / size:.3f} x), {copy.stat().st_size / 2**20 / seconds:.0f} MiB/s"
-    )
+    if image is None:
+        print("each block agreed with the check that the xz file holds of it (named above)")
+        return
+    theirs = sha256(image)
+    print(f"sha256 of the original: {theirs}")
+    if ours != theirs:
+        raise DemoError("the copy differs from the original; please report this")
+
+
+def witnessed(log: Path) -> tuple[int, int, int]:
+    """Read requests and bytes off the web server's own log; and the file's size."""
+    hits = [line.split("|") for line in log.read_text().splitlines()]
+    size = (FOLDER / "web" / "disk.img.xz").stat().st_size
+    return len(hits), sum(int(sent) for _, _, sent in hits), size
+
+
+def cost(told: list[str]) -> tuple[int, int, int]:
+    """Read the same off nbdserve's log, since another's web server keeps its own to itself."""
+    found = re.search(
+        r"http opened .* size=(\d+).*http closed .* requests=(\d+) received=(\d+)",
+        " ".join(told), re.DOTALL,
+    )  # fmt: skip
+    if found is None:
+        raise DemoError("nbdserve did not tell what it fetched; please report this")
+    size, requests, fetched = map(int, found.groups())
+    return requests, fetched, size
 
 
 def sha256(path: Path) -> str:

@@ -1,14 +1,18 @@
 """What the README and the tutorial tell a newcomer to type, typed."""
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from nginx import nginx
 from tools import ENVIRONMENT
+from waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,8 +47,6 @@ def test_the_demo_copies_the_image_back_and_tells_what_it_cost(demo):
 
 
 def test_the_demo_takes_a_url_of_the_users_own(demo, tmp_path):
-    from nginx import nginx
-
     with nginx(tmp_path / "web") as web:
         (web.files / "mine.raw.xz").symlink_to(ROOT / "build" / "demo" / "web" / "disk.img.xz")
         done = subprocess.run(
@@ -64,6 +66,41 @@ def test_the_demo_tells_a_url_that_leads_nowhere_in_one_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("demo: ")
     assert "Traceback" not in done.stderr
+
+
+def any_of_group(group):
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, 0)
+        return True
+    return False
+
+
+def test_an_interrupted_demo_leaves_no_process_and_no_copy(demo, tmp_path):
+    with nginx(tmp_path / "web", extra="limit_rate 100k;") as web:
+        (web.files / "far.raw.xz").symlink_to(ROOT / "build" / "demo" / "web" / "disk.img.xz")
+        process = subprocess.Popen(
+            [sys.executable, "docs/demo/demo.py", web.url("far.raw.xz")],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+            start_new_session=True,
+        )  # fmt: skip
+        for line in process.stdout:
+            if line.startswith("== nbdcopy"):
+                break
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    eventually(lambda: not any_of_group(process.pid))  # init may take a moment to bury the last
+    left = {path.name for path in (ROOT / "build" / "demo").iterdir()}
+    assert left <= {"disk.img", "web", "nginx"}
+
+
+def test_make_hands_a_url_over_whole():
+    url = "https://example.com/image.raw.xz?signature=1&expires=2"
+    told = subprocess.run(
+        ["make", "-n", "demo", f"URL={url}"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert f"docs/demo/demo.py '{url}'" in told
 
 
 @pytest.mark.parametrize("block", blocks("docs/tutorial.md"))
