@@ -44,14 +44,29 @@ def part_of(name):
 
 
 def imports(path):
-    """Every module a file imports, also inside functions."""
+    """Every module a file imports, also inside functions, and when `from` names it last."""
+    known = {name_of(module) for module in modules()}
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(node.module)
+            assert node.level == 0, f"{path}: a relative import hides where it leads"
+            below = {f"{node.module}.{alias.name}" for alias in node.names} & known
+            found |= below or {node.module}
     return found
+
+
+def test_an_import_is_seen_wherever_the_module_is_named(tmp_path):
+    path = tmp_path / "sample.py"
+    path.write_text("import struct\ndef f():\n    from nbdserve import cli, errors\n")
+    assert imports(path) == {"struct", "nbdserve.cli", "nbdserve.errors"}
+
+
+def test_every_part_stands_on_exactly_one_floor():
+    placed = [part for floor in FLOORS for part in sorted(floor)]
+    there = {part_of(name_of(path)) for path in modules()}
+    assert sorted(placed) == sorted(there)
 
 
 def floor_of(part):
