@@ -14,16 +14,20 @@ OTHERS := 3.12 3.13
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-$(INSTALLED): pyproject.toml constraints.txt .ci/make-venv
+$(INSTALLED): pyproject.toml constraints.txt
 	.ci/make-venv $(PYTHON) $(VENV) dev
 	@touch $@
 
-demo: $(INSTALLED) ## serve a remote xz image and copy it back; URL=… takes one of your own
-	.ci/need-packages docs/demo/debian-packages.txt
+# What is missing of Debian is asked for first and at once, python3-venv included.
+
+demo: ## serve a remote xz image and copy it back; URL=… takes one of your own
+	@.ci/need-packages docs/demo/debian-packages.txt $(PYTHON)
+	@$(MAKE) --no-print-directory $(INSTALLED)
 	$(BIN)/python docs/demo/demo.py $(if $(URL),'$(URL)')
 
-test: $(INSTALLED) ## install what the tests need and run them all
-	.ci/need-packages tests/debian-packages.txt
+test: ## install what the tests need and run them all
+	@.ci/need-packages tests/debian-packages.txt $(PYTHON)
+	@$(MAKE) --no-print-directory $(INSTALLED)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-others: ## run what needs no other program on 3.12 and 3.13, where they are found
@@ -42,8 +46,9 @@ docs: $(INSTALLED) ## write docs/reference anew out of the code
 docs-check: $(INSTALLED) ## fail if docs/reference is not what the code says
 	$(BIN)/python -m nbdserve.reference --check docs/reference
 
-bench: $(INSTALLED) ## fio against nbdkit, qemu-nbd and nbd-server
-	.ci/need-packages tests/benchmarks/debian-packages.txt
+bench: ## fio against nbdkit, qemu-nbd and nbd-server
+	@.ci/need-packages tests/benchmarks/debian-packages.txt $(PYTHON)
+	@$(MAKE) --no-print-directory $(INSTALLED)
 	$(BIN)/python tests/benchmarks/local.py $(BENCH_ARGS)
 
 clean: ## remove what was built; the environments too
