@@ -41,8 +41,8 @@ class FileParams:
     lock: bool | None = param(
         BOOLEAN,
         default=None,
-        help="lock the file (flock), so that no other nbdserve writes to it meanwhile; without "
-        "this key only a file that is written is locked",
+        help="lock the file (flock) against another nbdserve: shared among readers, alone for one "
+        "that writes (default: only if it is written)",
     )
 
 
@@ -54,7 +54,6 @@ class FileSource(Device):
     to the disk when the client flushes. Readers of the same file are always allowed; a second
     nbdserve that would write to it is refused.
 
-    Examples:
         nbdserve file disk.img
         nbdserve --read-only file /dev/vg0/golden
         nbdserve --layer cow file golden.img
