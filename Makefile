@@ -30,7 +30,8 @@ test: ## install what the tests need and run them all
 	@$(MAKE) --no-print-directory $(INSTALLED)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-others: ## run what needs no other program on 3.12 and 3.13, where they are found
+test-others: ## run all but the interop tests on 3.12 and 3.13, where they are found
+	@.ci/need-packages tests/debian-packages.txt $(PYTHON)
 	.ci/test-others $(OTHERS)
 
 lint: $(INSTALLED) ## ruff: style and mistakes
