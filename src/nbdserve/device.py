@@ -18,7 +18,7 @@ Contract, checked by `nbdserve.testing.conformance`:
 
 import abc
 import enum
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -38,6 +38,7 @@ __all__ = [
 
 _ZERO_CHUNK = 1 << 20  # default write_zeroes writes this much at a time: bounds memory, not speed
 _CACHE_CHUNK = 1 << 20
+_STREAM_CHUNK = 1 << 20
 
 
 class Capability(enum.Flag):
@@ -122,6 +123,19 @@ class Device(abc.ABC):
     def info(self) -> DeviceInfo:
         """Facts about the open device. No I/O."""
 
+    @property
+    def identity(self) -> str | None:
+        """Name these contents so that they are told from any others, after a restart too.
+
+        Two devices of one identity hold the same bytes as long as they live, so what was read of
+        one may be kept and served for the other. None if that cannot be promised.
+        """
+        return None
+
+    def status(self) -> Mapping[str, int | float | str | bool]:
+        """Tell facts about the running device (counters, progress) to who watches it; no I/O."""
+        return {}
+
     @abc.abstractmethod
     async def read_into(self, offset: int, view: memoryview) -> None:
         """Fill all of `view` (format B, contiguous, writable) from `offset`, or raise."""
@@ -136,6 +150,25 @@ class Device(abc.ABC):
             undefined).
         """
         return False
+
+    async def stream(self, offset: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
+        """Yield the bytes of the range in order, as they come, in pieces of any size but 0.
+
+        One read to whatever lies beneath, where that can be: for who works on the first bytes
+        while the last are still on their way, or could not hold all of them. Nothing is fetched
+        much ahead of what is taken. The pieces are the caller's. Close it (`aclosing`) to stop
+        early; what was not taken is then not fetched.
+
+        Raises:
+            DeviceError: as a read does; what was yielded before is right all the same.
+        """
+        done = 0
+        while done < length:
+            view = memoryview(bytearray(min(length - done, _STREAM_CHUNK)))
+            if not self.read_into_nowait(offset + done, view):
+                await self.read_into(offset + done, view)
+            yield view
+            done += len(view)
 
     def file_range(self, offset: int, length: int) -> FileRange | None:
         """Tell where these bytes lie in an open file, for a zero-copy send; None is always right.
@@ -235,11 +268,18 @@ class Passthrough(Layer):
     def info(self) -> DeviceInfo:
         return self.inner.info
 
+    @property
+    def identity(self) -> str | None:
+        return self.inner.identity
+
     async def read_into(self, offset: int, view: memoryview) -> None:
         await self.inner.read_into(offset, view)
 
     def read_into_nowait(self, offset: int, view: memoryview) -> bool:
         return self.inner.read_into_nowait(offset, view)
+
+    def stream(self, offset: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
+        return self.inner.stream(offset, length)
 
     def file_range(self, offset: int, length: int) -> FileRange | None:
         return self.inner.file_range(offset, length)

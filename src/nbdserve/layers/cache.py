@@ -81,6 +81,10 @@ class CacheLayer(Layer):
     def info(self) -> DeviceInfo:
         return self._info
 
+    @property
+    def identity(self) -> str | None:
+        return self.inner.identity
+
     async def open(self, *, read_only: bool) -> None:
         inner = self.inner.info
         minimum, preferred, maximum = inner.block_size

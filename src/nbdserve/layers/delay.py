@@ -5,7 +5,8 @@ network with latency.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from nbdserve.device import Device, FileRange, Passthrough
@@ -58,6 +59,12 @@ class DelayLayer(Passthrough):
 
     def read_into_nowait(self, offset: int, view: memoryview) -> bool:
         return not self._params.read and self.inner.read_into_nowait(offset, view)
+
+    async def stream(self, offset: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
+        await _wait(self._params.read)
+        async with aclosing(self.inner.stream(offset, length)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     def file_range(self, offset: int, length: int) -> FileRange | None:
         return None if self._params.read else self.inner.file_range(offset, length)

@@ -13,7 +13,8 @@ asks without following up.
 import errno
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,6 +112,12 @@ class ErrorLayer(Passthrough):
 
     def read_into_nowait(self, offset: int, view: memoryview) -> bool:
         return not self._may_fail("read") and self.inner.read_into_nowait(offset, view)
+
+    async def stream(self, offset: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
+        self._draw("read", offset, length)
+        async with aclosing(self.inner.stream(offset, length)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     def file_range(self, offset: int, length: int) -> FileRange | None:
         return None if self._may_fail("read") else self.inner.file_range(offset, length)

@@ -8,7 +8,8 @@ import asyncio
 import errno
 import logging
 import queue
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
@@ -98,6 +99,22 @@ class LogLayer(Passthrough):
             return False
         self._line("read", f" offset={offset} length={len(view)} nowait", "ok", begun)
         return True
+
+    async def stream(self, offset: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
+        begun, done, result = perf_counter(), 0, "ok"
+        try:
+            async with aclosing(self.inner.stream(offset, length)) as pieces:
+                async for piece in pieces:
+                    done += len(piece)
+                    yield piece
+        except (asyncio.CancelledError, GeneratorExit):
+            result = f"stopped at={done}"
+            raise
+        except Exception as exc:
+            result = _outcome(exc)
+            raise
+        finally:
+            self._line("read", f" offset={offset} length={length} stream", result, begun)
 
     def file_range(self, offset: int, length: int) -> FileRange | None:
         begun = perf_counter()

@@ -4,7 +4,7 @@ A `Layer`, not a `Passthrough`: an operation that is added to Device one day and
 refused here until someone lets it through.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -37,11 +37,18 @@ class ReadonlyLayer(Layer):
         beneath = self.inner.info
         return replace(beneath, can=beneath.can & ~Capability.WRITES)
 
+    @property
+    def identity(self) -> str | None:
+        return self.inner.identity
+
     async def read_into(self, offset: int, view: memoryview) -> None:
         await self.inner.read_into(offset, view)
 
     def read_into_nowait(self, offset: int, view: memoryview) -> bool:
         return self.inner.read_into_nowait(offset, view)
+
+    def stream(self, offset: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
+        return self.inner.stream(offset, length)
 
     def file_range(self, offset: int, length: int) -> FileRange | None:
         return self.inner.file_range(offset, length)

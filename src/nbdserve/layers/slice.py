@@ -4,7 +4,7 @@ A `Layer`, not a `Passthrough`: each byte moves, so every operation is shifted h
 nothing can reach the bytes outside the slice by default.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 
 from nbdserve.device import Device, DeviceInfo, FileRange, Layer
@@ -60,11 +60,19 @@ class SliceLayer(Layer):
         assert self._info is not None, "open() comes first"
         return self._info
 
+    @property
+    def identity(self) -> str | None:
+        beneath = self.inner.identity
+        return beneath and f"{beneath} slice {self._offset}+{self.info.size}"
+
     async def read_into(self, offset: int, view: memoryview) -> None:
         await self.inner.read_into(self._offset + offset, view)
 
     def read_into_nowait(self, offset: int, view: memoryview) -> bool:
         return self.inner.read_into_nowait(self._offset + offset, view)
+
+    def stream(self, offset: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
+        return self.inner.stream(self._offset + offset, length)
 
     def file_range(self, offset: int, length: int) -> FileRange | None:
         return self.inner.file_range(self._offset + offset, length)

@@ -7,7 +7,8 @@ passing here, so no duration of a send is known.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import aclosing
 from time import perf_counter_ns
 from typing import TypeVar
 
@@ -81,6 +82,23 @@ class StatsLayer(Passthrough):
             return False
         self._read.succeeded(perf_counter_ns() - begun, len(view))
         return True
+
+    async def stream(self, offset: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
+        begun, done = perf_counter_ns(), 0
+        try:
+            async with aclosing(self.inner.stream(offset, length)) as pieces:
+                async for piece in pieces:
+                    done += len(piece)
+                    yield piece
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            self._read.failed(perf_counter_ns() - begun)
+            raise
+        except GeneratorExit:  # the reader had enough
+            self._read.succeeded(perf_counter_ns() - begun, done)
+            raise
+        self._read.succeeded(perf_counter_ns() - begun, done)
 
     def file_range(self, offset: int, length: int) -> FileRange | None:
         begun = perf_counter_ns()

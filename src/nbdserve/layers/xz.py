@@ -91,6 +91,11 @@ class XzLayer(Layer):
         return self._info
 
     @property
+    def identity(self) -> str | None:
+        beneath = self.inner.identity
+        return beneath and f"xz of {beneath}"
+
+    @property
     def layout(self) -> XzLayout:
         """What the file is made of, for `nbdctl inspect`."""
         return self._layout

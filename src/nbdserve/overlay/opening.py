@@ -67,8 +67,7 @@ async def describe_base(inner: Device, cluster: int) -> Header:
     sample = min(_SAMPLE, size)
     digest = hashlib.sha256(await inner.read(0, sample))
     digest.update(await inner.read(size - sample, sample))
-    identity = getattr(inner, "identity", None)
-    return Header(cluster, size, digest.digest(), str(identity) if identity else "")
+    return Header(cluster, size, digest.digest(), inner.identity or "")
 
 
 async def open_overlay(

@@ -90,10 +90,10 @@ class HttpSource(Device):
         return self._origin.requests
 
     @property
-    def identity(self) -> str:
-        """What tells this version of this file from any other."""
+    def identity(self) -> str | None:
         entity = self._entity
-        return f"{self._origin.name} {entity.etag or entity.last_modified or ''} {entity.size}"
+        version = entity.etag or entity.last_modified
+        return version and f"{self._origin.name} {version} {entity.size}"
 
     async def open(self, *, read_only: bool) -> None:
         self._origin.open()

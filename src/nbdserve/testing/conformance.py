@@ -26,7 +26,7 @@ Each test asks only for what the device's capabilities promise, so none of them 
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from itertools import pairwise
 
 import pytest
@@ -118,12 +118,27 @@ class DeviceConformance:
             check_bytes(subject.device, model, part) for part in (found + found[::-1])[:256]
         )
 
+    async def test_a_stream_yields_the_range_in_order(self, subject: Subject) -> None:
+        for offset, length in list(ranges_between(subject.boundaries()))[:32]:
+            async with aclosing(subject.device.stream(offset, length)) as pieces:
+                found = [bytes(piece) async for piece in pieces]
+            assert all(found), "no piece is empty"
+            assert b"".join(found) == subject.contents[offset : offset + length]
+
+    async def test_a_stream_may_be_left_early(self, subject: Subject) -> None:
+        for part in _parts(subject):
+            async with aclosing(subject.device.stream(*part)) as pieces:
+                piece = await anext(pieces)
+            assert subject.contents[part.offset :].startswith(piece)
+        assert await _read_all(subject) == subject.contents
+
     async def test_calls_of_no_length_do_nothing(self, subject: Subject) -> None:
         device, can = subject.device, subject.device.info.can
         for offset in (0, device.info.size):
             await device.read_into(offset, memoryview(bytearray()))
             assert device.read_into_nowait(offset, memoryview(bytearray())) in {True, False}
             await device.cache(offset, 0)
+            assert [piece async for piece in device.stream(offset, 0)] == []
             if can & Capability.WRITE:
                 await device.write(offset, memoryview(b""), fua=False)
                 await device.write_zeroes(offset, 0, fua=False, may_trim=True, fast=False)

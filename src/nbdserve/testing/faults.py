@@ -9,7 +9,8 @@ Invariant: a call that is failed or held has not reached the device beneath.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -150,6 +151,12 @@ class FaultyDevice(Passthrough):
             return False
         return self.inner.read_into_nowait(offset, view)
 
+    async def stream(self, offset: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
+        await self._pass("read", offset, length)
+        async with aclosing(self.inner.stream(offset, length)) as pieces:
+            async for piece in pieces:
+                yield piece
+
     def file_range(self, offset: int, length: int) -> FileRange | None:
         return None if self._concerns_reads() else self.inner.file_range(offset, length)
 
@@ -233,6 +240,10 @@ class RecordingDevice(Passthrough):
         if filled:
             self.calls.append(Call("read", offset, len(view)))
         return filled
+
+    def stream(self, offset: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
+        self.calls.append(Call("read", offset, length))
+        return self.inner.stream(offset, length)
 
     def file_range(self, offset: int, length: int) -> FileRange | None:
         return None  # a read by sendfile would go unnoticed

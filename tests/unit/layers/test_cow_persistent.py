@@ -175,7 +175,11 @@ async def test_a_base_with_other_contents_is_refused(path, changed):
 class Tagged(PatternSource):
     def __init__(self, identity):
         super().__init__(PatternParams(size=SIZE))
-        self.identity = identity
+        self._identity = identity
+
+    @property
+    def identity(self):
+        return self._identity
 
 
 async def test_a_base_that_calls_itself_something_else_is_refused(path):

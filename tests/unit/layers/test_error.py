@@ -128,3 +128,10 @@ def test_commands_are_given_one_by_one():
 def test_an_unknown_command_is_answered_with_the_known_ones():
     with pytest.raises(ConfigError, match="one of read, write, zero, trim"):
         params_from(ErrorParams, (("commands", "pread"),), element="layer error")
+
+
+async def test_a_stream_is_a_read():
+    layer = ErrorLayer(GatedDevice(4096), ErrorParams(commands=("read",), count=1))
+    with pytest.raises(DeviceError):
+        await anext(layer.stream(8, 16))
+    assert await anext(layer.stream(8, 16)) == GatedDevice(4096).data[8:24]

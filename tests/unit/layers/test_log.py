@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import logging
 import re
 
@@ -122,3 +123,20 @@ async def test_a_log_file_that_cannot_be_written_is_a_clear_error(tmp_path):
     layer = LogLayer(GatedDevice(4096), LogParams(file=tmp_path / "missing" / "requests.log"))
     with pytest.raises(DeviceError, match=r"requests\.log cannot be opened for appending: No such"):
         await layer.open(read_only=False)
+
+
+async def test_a_stream_is_logged_once_with_how_it_ended(lines):
+    inner = GatedDevice(4096)
+    layer = LogLayer(inner, LogParams())
+    async for _ in layer.stream(8, 16):
+        pass
+    async with contextlib.aclosing(layer.stream(0, 32)) as pieces:
+        await anext(pieces)
+    inner.failure = NoSpaceError("full")
+    with pytest.raises(NoSpaceError):
+        await anext(layer.stream(0, 8))
+    assert lines() == [
+        "read offset=8 length=16 stream duration=D result=ok",
+        "read offset=0 length=32 stream duration=D result=stopped at=32",
+        "read offset=0 length=8 stream duration=D result=ENOSPC: full",
+    ]

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import logging
 
 import pytest
@@ -104,3 +105,22 @@ async def test_closing_logs_one_line_for_each_operation_used(caplog):
     assert len(lines) == 2
     assert lines[0].startswith("operation=read count=1 errors=0 bytes=8 mean=")
     assert lines[1].startswith("operation=flush count=1 errors=0 bytes=0 mean=")
+
+
+async def test_a_stream_is_a_read_of_what_was_taken_of_it():
+    layer = StatsLayer(GatedDevice(4096), NoParams())
+    assert len(b"".join([piece async for piece in layer.stream(0, 4000)])) == 4000
+    async with contextlib.aclosing(layer.stream(0, 2000)) as pieces:
+        await anext(pieces)
+    found = layer.snapshot()["read"]
+    assert (found.count, found.bytes, found.errors) == (2, 6000, 0)
+
+
+async def test_a_stream_that_fails_is_an_error():
+    inner = GatedDevice(4096)
+    inner.failure = DeviceError("gone")
+    layer = StatsLayer(inner, NoParams())
+    with pytest.raises(DeviceError):
+        await anext(layer.stream(0, 16))
+    found = layer.snapshot()["read"]
+    assert (found.errors, found.bytes) == (1, 0)
