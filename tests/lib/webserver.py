@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 __all__ = ["Asked", "WebServer", "broken_off", "redirect", "status", "webserver"]
 
+_PIECE = 64 << 10  # a client that goes away midway is noticed between two of them
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -36,7 +38,12 @@ class WebServer:
     asked: list[Asked] = field(default_factory=list)
     script: list[Answer] = field(default_factory=list)
     connections: int = 0
+    sent: int = 0
+    """Bytes the system took of us; not all need have arrived."""
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while no connection is open."""
     server: asyncio.Server | None = None
+    _open: int = 0
 
     def url(self, path: str = "disk.img") -> str:
         return f"http://127.0.0.1:{self.port}/{path}"
@@ -79,6 +86,17 @@ class WebServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._open += 1
+        self.idle.clear()
+        try:
+            await self._converse(reader, writer)
+        finally:
+            writer.close()
+            self._open -= 1
+            if not self._open:
+                self.idle.set()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -86,13 +104,14 @@ class WebServer:
                 asked = Asked(lines[0].split()[1], {n.lower(): v.strip() for n, _, v in fields})
                 self.asked.append(asked)
                 answer = (self.script.pop(0) if self.script else WebServer.ranged)(self, asked)
-                writer.write(answer)
-                await writer.drain()
+                for at in range(0, len(answer), _PIECE):
+                    writer.write(answer[at : at + _PIECE])
+                    await writer.drain()
+                    self.sent += len(answer[at : at + _PIECE])
                 head, _, body = answer.partition(b"\r\n\r\n")
                 announced = re.search(rb"Content-Length: (\d+)", head)
                 if announced is None or len(body) < int(announced[1]):
                     break
-        writer.close()
 
 
 def status(line: str, **headers: str) -> Answer:

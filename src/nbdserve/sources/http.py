@@ -9,24 +9,23 @@ is taken only if status, Content-Range and validators all say it is what was ask
 
 import asyncio
 import logging
-import random
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import NoReturn
 
 import aiohttp
 
 from nbdserve.device import BlockSize, Device, DeviceInfo, FileRange
-from nbdserve.errors import CorruptDataError, DeviceError, SourceUnavailableError
+from nbdserve.errors import CorruptDataError, SourceUnavailableError
 from nbdserve.formats.httprange import (
     Entity,
-    backoff_ceiling,
     parse_content_range,
     parse_retry_after,
     transient_status,
 )
 from nbdserve.sources.httporigin import Origin
 from nbdserve.sources.httpparams import HttpParams
+from nbdserve.sources.httpretry import FAILURES, TransientError, Tries
 from nbdserve.sources.httpspool import Spool
 
 __all__ = ["HttpSource"]
@@ -43,14 +42,6 @@ _REMEDY = {
     404: "check the URL",
     410: "check the URL",
 }
-
-
-class _TransientError(Exception):
-    """This try failed; another one may not."""
-
-    def __init__(self, cause: str, retry_after: float | None = None) -> None:
-        super().__init__(cause)
-        self.retry_after = retry_after
 
 
 class HttpSource(Device):
@@ -98,7 +89,7 @@ class HttpSource(Device):
     async def open(self, *, read_only: bool) -> None:
         self._origin.open()
         try:
-            await self._persist(self._open_once, opening=True)
+            await self._open()
         except BaseException:
             await self.close()
             raise
@@ -136,43 +127,55 @@ class HttpSource(Device):
         if self._spool is not None:
             await self._spool.read(offset, view)
         elif len(view) and not self.read_into_nowait(offset, view):  # no Range holds no bytes
-            async with self._slots:
-                await self._read(offset, view)
+            done = 0
+            async with self._slots, aclosing(self._chunks(offset, len(view))) as chunks:
+                async for chunk in chunks:
+                    view[done : done + len(chunk)] = chunk
+                    done += len(chunk)
 
-    async def _read(self, offset: int, view: memoryview) -> None:
+    async def stream(self, offset: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
+        if self._spool is not None or offset >= self._entity.size - len(self._tail):
+            async with aclosing(super().stream(offset, length)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        elif length:
+            async with self._slots, aclosing(self._chunks(offset, length)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    async def _chunks(self, offset: int, length: int) -> AsyncGenerator[bytes, None]:
+        """Yield a range as it comes; what breaks off is asked for again from there."""
+        tries = Tries(self._origin.name, self._params.retry_for)
         done = 0
+        while done < length:
+            try:
+                async with aclosing(self._fetch(offset + done, length - done)) as chunks:
+                    async for chunk in chunks:
+                        done += len(chunk)
+                        yield chunk
+                        tries.progressed()  # after the caller's own time, which is no delay
+            except FAILURES as exc:
+                await self._try_again(tries, exc)
 
-        async def more() -> None:
-            nonlocal done
-            done += await self._fetch(offset + done, view[done:])
-            if done < len(view):
-                raise _TransientError(f"the answer broke off at {offset + done}")
-
-        await self._persist(more, progress=lambda: done)
-
-    async def _fetch(self, offset: int, view: memoryview) -> int:
-        """Ask for a range once; return how much of it came before the answer broke off."""
-        last = offset + len(view) - 1
+    async def _fetch(self, offset: int, length: int) -> AsyncGenerator[bytes, None]:
+        """Ask for a range once and yield what comes."""
+        last = offset + length - 1
         headers = {"Range": f"bytes={offset}-{last}"}
         if self._entity.if_range is not None:
             headers["If-Range"] = self._entity.if_range
         done = 0
         async with self._origin.get(headers) as response:
             self._check(response, offset, last)
-            try:
-                async for chunk in response.content.iter_any():
-                    if done + len(chunk) > len(view):
-                        raise CorruptDataError(
-                            f"http: {self._origin.name}: more bytes than asked for at {offset}"
-                        )
-                    view[done : done + len(chunk)] = chunk
-                    done += len(chunk)
-                    self.bytes_received += len(chunk)
-            except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-                if isinstance(exc, DeviceError) or not done:
-                    raise
-                log.debug("http answer broke off at=%d: %s", offset + done, exc)
-        return done
+            async for chunk in response.content.iter_any():
+                done += len(chunk)
+                if done > length:
+                    raise CorruptDataError(
+                        f"http: {self._origin.name}: more bytes than asked for at {offset}"
+                    )
+                self.bytes_received += len(chunk)
+                yield chunk
+        if done < length:
+            raise TransientError(f"the answer ended at {offset + done}")
 
     def _check(self, response: aiohttp.ClientResponse, offset: int, last: int) -> None:
         """Take an answer only if it is what was asked for, of the version that was opened."""
@@ -211,6 +214,16 @@ class HttpSource(Device):
 
     # Opening
 
+    async def _open(self) -> None:
+        tries = Tries(self._origin.name, self._params.retry_for, opening=True)
+        while True:
+            try:
+                await self._open_once()
+            except FAILURES as exc:
+                await self._try_again(tries, exc)
+            else:
+                return
+
     async def _open_once(self) -> None:
         async with self._origin.get({"Range": f"bytes=-{_TAIL}"}) as response:
             if await self._took_range(response):
@@ -235,7 +248,7 @@ class HttpSource(Device):
             return False
         body = await response.content.read()
         if len(body) != found.end - found.start + 1:
-            raise _TransientError("the answer broke off")
+            raise TransientError("the answer broke off")
         self.bytes_received += len(body)
         self._entity = Entity.of(response.headers, found.total)
         if found.end == found.total - 1:
@@ -257,67 +270,27 @@ class HttpSource(Device):
         try:
             await self._spool.fill(response)
         except SourceUnavailableError as exc:
-            raise _TransientError(str(exc)) from exc
+            raise TransientError(str(exc)) from exc
         self.bytes_received += self._spool.size
         self._entity = Entity.of(response.headers, self._spool.size)
 
     # Trying again
 
-    async def _persist(
-        self,
-        attempt: Callable[[], Awaitable[None]],
-        *,
-        opening: bool = False,
-        progress: Callable[[], int] = int,
-    ) -> None:
-        """Call `attempt` until it succeeds, or for `retry-for` without progress."""
-        tries = 0
-        reached = progress()
-        deadline = time.monotonic() + self._params.retry_for
-        while True:
-            try:
-                await attempt()
-            except _TransientError as exc:
-                cause, asked = str(exc), exc.retry_after
-            except DeviceError:
-                raise
-            except aiohttp.ClientConnectorError as exc:
-                if opening:  # nothing was ever there: say so at once
-                    self._give_up(str(exc), exc)
-                cause, asked = str(exc), None
-            except aiohttp.InvalidURL as exc:
-                raise DeviceError(f"http: {self._origin.name}: redirected to {exc}") from exc
-            except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-                cause, asked = str(exc) or type(exc).__name__, None
-            else:
-                return
-            if progress() > reached:
-                reached, tries = progress(), 0
-                deadline = time.monotonic() + self._params.retry_for
-            tries += 1
-            wait = random.uniform(0, backoff_ceiling(tries))  # noqa: S311 -- jitter is no secret
-            wait = max(wait, asked or 0.0)
-            if time.monotonic() + wait > deadline:
-                self._give_up(cause, None)
-            self.retries += 1
-            log.debug("http trying again url=%s in=%.2fs: %s", self._origin.name, wait, cause)
-            self._origin.forget()
-            await asyncio.sleep(wait)
+    async def _try_again(self, tries: Tries, exc: Exception) -> None:
+        """Wait before the next try, or raise if there shall be none."""
+        await tries.failed(exc)
+        self.retries += 1
+        self._origin.forget()
 
     def _refuse_status(self, response: aiohttp.ClientResponse) -> NoReturn:
         status = response.status
         if transient_status(status):
             asked = parse_retry_after(response.headers.get("Retry-After"))
-            raise _TransientError(f"status {status} {response.reason}", asked)
+            raise TransientError(f"status {status} {response.reason}", asked)
         if self._origin.is_redirected and status in (401, 403, 404, 410):
             # an address that was signed for a while; the operator's own may give a new one
-            raise _TransientError(f"the redirect's target answered {status} {response.reason}")
+            raise TransientError(f"the redirect's target answered {status} {response.reason}")
         remedy = _REMEDY.get(status, "check the URL and the server")
         raise SourceUnavailableError(
             f"http: {self._origin.name}: {status} {response.reason}; {remedy}"
         )
-
-    def _give_up(self, cause: str, exc: Exception | None) -> NoReturn:
-        raise SourceUnavailableError(
-            f"http: {self._origin.name}: {cause}; check the URL, the server and the network"
-        ) from exc

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import struct
+from contextlib import aclosing
 
 import pytest
 
@@ -74,6 +75,62 @@ async def test_reads_overlap_up_to_the_number_of_connections(web, opened):
     for at, data in zip(range(0, 200_000, 10_000), await asyncio.gather(*reads), strict=True):
         assert data == CONTENTS[at : at + 1000]
     assert web.connections <= 4
+
+
+async def test_a_stream_is_one_request_and_comes_in_pieces(web, opened):
+    source = await opened()
+    async with aclosing(source.stream(1000, 200_000)) as pieces:
+        assert b"".join([piece async for piece in pieces]) == CONTENTS[1000:201_000]
+    assert [asked.range for asked in web.asked] == ["bytes=1000-200999"]
+
+
+async def test_a_stream_yields_before_the_last_byte_is_sent(web, opened):
+    source = await opened()
+    web.script = [broken_off(1000)]
+    async with aclosing(source.stream(0, 5000)) as pieces:
+        assert await anext(pieces) == CONTENTS[:1000], "nothing more was sent yet"
+        assert b"".join([piece async for piece in pieces]) == CONTENTS[1000:5000]
+    assert [asked.range for asked in web.asked] == ["bytes=0-4999", "bytes=1000-4999"]
+
+
+async def test_a_stream_of_the_tail_costs_no_request(web, opened):
+    source = await opened()
+    pieces = [piece async for piece in source.stream(SIZE - 5000, 5000)]
+    assert b"".join(pieces) == CONTENTS[-5000:]
+    assert [piece async for piece in source.stream(0, 0)] == []
+    assert web.asked == []
+
+
+async def test_a_stream_closed_early_fetches_no_more(opened, web):
+    web.contents = bytes(64 << 20)
+    source = await opened(connections=1)
+    sent = web.sent
+    async with aclosing(source.stream(0, 60 << 20)) as pieces:
+        await anext(pieces)
+    await asyncio.wait_for(web.idle.wait(), 30)
+    assert web.sent - sent < 30 << 20, "the connection was dropped, and held back before"
+    assert await source.read(8, 100) == bytes(100), "its slot is free again"
+
+
+async def test_a_stream_that_waits_for_its_taker_is_not_given_up(web, opened):
+    web.contents = bytes(64 << 20)
+    source = await opened(timeout="100ms", retry_for="100ms")
+    async with aclosing(source.stream(0, 60 << 20)) as pieces:
+        done = len(await anext(pieces))
+        await asyncio.sleep(0.3)  # no guess: longer than every limit the source was given
+        async for piece in pieces:
+            done += len(piece)
+    assert done == 60 << 20
+    assert len(web.asked) == 1
+
+
+async def test_a_stream_fails_as_a_read_does(web, opened):
+    source = await opened(retry_for="200ms")
+    web.script = [broken_off(1000), *[status("503 Busy")] * 1000]
+    pieces = source.stream(0, 5000)
+    assert await anext(pieces) == CONTENTS[:1000]
+    with pytest.raises(DeviceError, match="503 Busy"):
+        await anext(pieces)
 
 
 @pytest.mark.parametrize("size", [0, 1, 65536, 65537])
