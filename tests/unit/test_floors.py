@@ -11,7 +11,17 @@ SOURCE = Path(__file__).parents[2] / "src"
 # where the floor is marked so, but for sources and layers, which never do.
 FLOORS = [
     {"errors", "extents", "ranges", "buffers", "__init__"},
-    {"device", "blockcache", "stats", "threads", "params", "protocol", "formats"},
+    {
+        "device",
+        "blockcache",
+        "stats",
+        "threads",
+        "params",
+        "protocol",
+        "formats",
+        "datafile",
+        "unbroken",
+    },
     {"spec", "settings", "logs", "overlay"},
     {"sources", "layers"},
     {"registry"},

@@ -22,18 +22,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from nbdserve.datafile import DataFile
 from nbdserve.device import Capability, Device, DeviceInfo, FileRange, Layer
 from nbdserve.errors import ConfigError, DeviceError, NotSupportedError
 from nbdserve.extents import DATA, ZERO_HOLE, Extent, clip, coalesce
 from nbdserve.overlay.clusters import ClusterState, Run, spans
-from nbdserve.overlay.datafile import DataFile
 from nbdserve.overlay.groupcommit import GroupCommit
 from nbdserve.overlay.opening import open_overlay, open_scratch, refuse_cluster
 from nbdserve.overlay.overlayfile import OverlayFile
 from nbdserve.overlay.rangelock import RangeLock
-from nbdserve.overlay.unbroken import run_unbroken
 from nbdserve.params import PATH, SIZE, param
 from nbdserve.threads import run_io
+from nbdserve.unbroken import run_unbroken
 
 __all__ = ["CowLayer", "CowParams"]
 

@@ -6,10 +6,10 @@ Both give the file, the map of its clusters and their size.
 import functools
 import hashlib
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
 
+from nbdserve.datafile import DataFile
 from nbdserve.device import Device, DeviceInfo
 from nbdserve.errors import ConfigError
 from nbdserve.formats.overlay import (
@@ -20,9 +20,8 @@ from nbdserve.formats.overlay import (
     Header,
 )
 from nbdserve.overlay.clusters import ClusterMap
-from nbdserve.overlay.datafile import DataFile
 from nbdserve.overlay.overlayfile import OverlayFile
-from nbdserve.overlay.unbroken import run_unbroken
+from nbdserve.unbroken import run_unbroken
 
 __all__ = ["describe_base", "open_overlay", "open_scratch", "refuse_cluster"]
 
@@ -53,8 +52,8 @@ async def open_scratch(
     clusters = ClusterMap(info.size, cluster, CLUSTERS_PER_PAGE)
     if read_only:
         return None, clusters, cluster
-    folder = folder or Path(os.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108 -- it gets no name
-    return await run_unbroken(DataFile.temporary, folder, undo=DataFile.close), clusters, cluster
+    make = functools.partial(DataFile.temporary, folder, user="cow", key="dir")
+    return await run_unbroken(make, undo=DataFile.close), clusters, cluster
 
 
 async def describe_base(inner: Device, cluster: int) -> Header:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from zlib import crc32
 
+from nbdserve.datafile import DataFile, fallocate
 from nbdserve.errors import CorruptDataError, DeviceError
 from nbdserve.formats.overlay import (
     BLOCK,
@@ -34,7 +35,6 @@ from nbdserve.formats.overlay import (
     parse_page,
     parse_root,
 )
-from nbdserve.overlay.datafile import DataFile, fallocate
 
 __all__ = ["OverlayFile"]
 
@@ -52,7 +52,7 @@ class OverlayFile(DataFile):
 
     def __init__(self, fd: int, path: Path, header: Header, root: Root) -> None:
         self._layout = layout_of(header.size, header.cluster)
-        super().__init__(fd, self._layout.data_start, str(path))
+        super().__init__(fd, self._layout.data_start, str(path), user="cow")
         self.header = header
         self._generation = root.generation
         self._slots = bytearray(root.slots)

@@ -20,11 +20,11 @@ from pathlib import Path
 from nbdserve.device import BlockSize, Capability, Device, DeviceInfo, FileRange
 from nbdserve.extents import Extent
 from nbdserve.overlay.groupcommit import GroupCommit
-from nbdserve.overlay.unbroken import run_unbroken
 from nbdserve.params import BOOLEAN, PATH, param
 from nbdserve.sources.imagefile import ImageFile
 from nbdserve.sources.openfile import Opened, open_image
 from nbdserve.threads import run_io
+from nbdserve.unbroken import run_unbroken
 
 __all__ = ["FileParams", "FileSource"]
 

@@ -4,11 +4,11 @@ import random
 import pytest
 
 from cow_chain import CLUSTER, SIZE, K, contents, faulty, opened, pattern, recording, write, zero
+from nbdserve.datafile import DataFile
 from nbdserve.device import BlockSize, Capability, FileRange
 from nbdserve.errors import DeviceError, NotSupportedError
 from nbdserve.extents import DATA, ZERO_HOLE, Extent
 from nbdserve.layers.cow import CowLayer
-from nbdserve.overlay.datafile import DataFile
 from nbdserve.sources.memory import MemoryParams, MemorySource
 from nbdserve.sources.pattern import PatternParams, PatternSource
 

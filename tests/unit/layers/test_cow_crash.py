@@ -11,7 +11,7 @@ import pytest
 
 import cow_writer
 from cow_chain import contents, opened, pattern
-from nbdserve.overlay.datafile import DataFile
+from nbdserve.datafile import DataFile
 from nbdserve.overlay.overlayfile import OverlayFile
 
 SECTOR = 512  # what disks write as one

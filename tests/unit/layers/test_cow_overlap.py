@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from cow_chain import CLUSTER, SIZE, contents, faulty, opened, pattern, write, zero
-from nbdserve.overlay.datafile import DataFile
+from nbdserve.datafile import DataFile
 
 
 async def test_two_writers_of_one_cluster_lose_nothing():

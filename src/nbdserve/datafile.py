@@ -1,6 +1,7 @@
-"""A sparse file that holds what was written to a copy-on-write device, at the same offsets.
+"""A sparse file that holds data of a device at the device's own offsets.
 
-All but `read_nowait` block, and run in I/O threads. Nothing here knows which clusters are valid.
+What copy-on-write writes to, and what decoded blocks are spilled to. All but `read_nowait` block,
+and run in I/O threads. Nothing here knows which parts are valid.
 """
 
 import ctypes
@@ -28,34 +29,45 @@ _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 
 
 class DataFile:
-    """Reads and writes the data of an overlay; owns the descriptor.
+    """Reads and writes the data of a device in a file; owns the descriptor.
 
     Args:
         fd: open for reading, and for writing unless nothing is written.
         start: where offset 0 of the device lies in the file, in bytes.
         name: how messages call the file.
+        user: the element whose file it is, for messages.
     """
 
-    def __init__(self, fd: int, start: int, name: str) -> None:
+    def __init__(self, fd: int, start: int, name: str, *, user: str) -> None:
         self._fd = fd
         self._start = start
         self._name = name
+        self._user = user
         self._nowait = True
         self._punches = True
 
     @classmethod
-    def temporary(cls, folder: Path) -> "DataFile":
+    def temporary(cls, folder: Path | None, *, user: str, key: str, size: int = 0) -> "DataFile":
         """Make a file without a name, gone when it is closed or the process ends.
+
+        Args:
+            folder: where; None is $TMPDIR, else /var/tmp, which unlike /tmp is seldom in memory.
+            user: the element whose file it is.
+            key: its parameter that names another folder.
+            size: bytes it has from the start, all a hole.
 
         Raises:
             DeviceError: it cannot be made there.
         """
+        folder = folder or Path(os.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108 -- no name there
         try:
             with tempfile.TemporaryFile(dir=folder, buffering=0) as made:
-                return cls(os.dup(made.fileno()), 0, f"temporary file in {folder}")
+                os.ftruncate(made.fileno(), size)
+                return cls(os.dup(made.fileno()), 0, f"temporary file in {folder}", user=user)
         except OSError as exc:
             raise DeviceError(
-                f"cow: {folder}: no temporary file can be made: {exc.strerror}; name another dir=",
+                f"{user}: {folder}: no temporary file can be made: {exc.strerror}; "
+                f"name another {key}=",
                 exc.errno,
             ) from exc
 
@@ -85,7 +97,9 @@ class DataFile:
             except OSError as exc:
                 raise self._failure("cannot be read", exc) from exc
             if count == 0:
-                raise DeviceError(f"cow: {self._name}: was cut short while open; reopen the export")
+                raise DeviceError(
+                    f"{self._user}: {self._name}: was cut short while open; reopen the export"
+                )
             done += count
 
     def write(self, offset: int, buffers: Sequence[bytes | memoryview]) -> None:
@@ -133,9 +147,12 @@ class DataFile:
         remedy = _FULL.get(exc.errno or 0)
         if remedy is not None:
             return NoSpaceError(
-                f"cow: {self._name}: no space for what is written ({exc.strerror}); {remedy}"
+                f"{self._user}: {self._name}: no space for what is written ({exc.strerror}); "
+                f"{remedy}"
             )
-        return DeviceError(f"cow: {self._name}: {what}: {exc.strerror}; check the disk", exc.errno)
+        return DeviceError(
+            f"{self._user}: {self._name}: {what}: {exc.strerror}; check the disk", exc.errno
+        )
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from nbdserve.overlay.unbroken import run_unbroken
+from nbdserve.unbroken import run_unbroken
 
 
 class Held:
