@@ -113,10 +113,14 @@ class BlockCache(Generic[K, V]):
     Args:
         budget: bytes that held blocks and running loads may weigh together.
         loads: loads running at once; more wait in the order they were asked for.
+        evicted: called with key and block when a block is dropped to make room.
     """
 
-    def __init__(self, budget: int, *, loads: int) -> None:
+    def __init__(
+        self, budget: int, *, loads: int, evicted: Callable[[K, V], None] | None = None
+    ) -> None:
         self._budget = budget
+        self._evicted = evicted
         self._share = budget * 2 // 3
         self._loads = loads
         self._entries: OrderedDict[K, Weighed[V]] = OrderedDict()
@@ -267,8 +271,10 @@ class BlockCache(Generic[K, V]):
 
     def _evict(self, *, keep: int) -> None:
         while self._held + self._reserved > self._budget and len(self._entries) > keep:
-            _, entry = self._entries.popitem(last=False)
+            key, entry = self._entries.popitem(last=False)
             self._held -= entry.weight
+            if self._evicted is not None:
+                self._evicted(key, entry.value)
 
     def _land(self, flight: _Flight[K, V], task: asyncio.Task[Sequence[Weighed[V]]]) -> None:
         """Keep what a load brought, or its error, and let the next one begin."""

@@ -321,3 +321,21 @@ async def test_close_ends_loads_and_readers(make):
     outcomes = await asyncio.gather(*readers, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 3
     assert (loads.begun, loads.ended, len(cache)) == ([0], [0], 0)
+
+
+async def test_who_is_dropped_for_room_is_told_and_who_is_discarded_is_not():
+    dropped = []
+    cache = BlockCache(2 * (100 + 256), loads=1, evicted=lambda *what: dropped.append(what))
+
+    def load(value):
+        async def made():
+            return (Weighed(value, 100),)
+
+        return made
+
+    for key in "abc":
+        await cache.get(key, load(key.upper()), 1)
+    assert dropped == [("a", "A")]
+    cache.discard("b")
+    await cache.close()
+    assert dropped == [("a", "A")]

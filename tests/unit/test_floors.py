@@ -22,7 +22,7 @@ FLOORS = [
         "datafile",
         "unbroken",
     },
-    {"spec", "settings", "logs", "overlay"},
+    {"spec", "settings", "logs", "overlay", "xzengine"},
     {"sources", "layers"},
     {"registry"},
     {"build", "testing"},

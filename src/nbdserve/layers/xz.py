@@ -1,32 +1,32 @@
 """xz: serve the image inside an xz file, block by block.
 
 The index is read once, at opening; requests are split at block boundaries and answered from the
-decoded blocks (`layers/xzblocks`), which all connections of the chain share.
+decoded blocks (`xzengine`), which all connections of the chain share.
 
-Invariants: no byte is served before the check of its whole block was verified; a bad block is EIO
-for the reads that touch it and for nothing else; the image is immutable, so what is known of it
-once (a block of zeroes) stays true.
+Invariants: no byte of a block up to `early` is served before the check of the whole block was
+verified, and none of a longer one before LZMA2's own test of it; a bad block is EIO for the reads
+that touch it and for nothing else; the image is immutable, so what is known of it once (a block of
+zeroes) stays true.
 """
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Final
 
-from nbdserve.blockcache import Claim
-from nbdserve.buffers import fill_zeroes
-from nbdserve.device import BlockSize, Capability, Device, DeviceInfo, Layer
+from nbdserve.device import BlockSize, Capability, Device, DeviceInfo, FileRange, Layer
 from nbdserve.errors import NotSupportedError
-from nbdserve.extents import DATA, ZERO_HOLE, Extent, coalesce
+from nbdserve.extents import Extent, coalesce
 from nbdserve.formats.xz import XzIndex, XzLayout
-from nbdserve.formats.xzblock import DecodedBlock
 from nbdserve.formats.xzindex import IndexReader, ReadRange, advance, read_index
-from nbdserve.layers.xzblocks import XzBlocks
-from nbdserve.params import SIZE, param
+from nbdserve.params import PATH, SIZE, param
 from nbdserve.ranges import Piece
 from nbdserve.threads import run_cpu
+from nbdserve.xzengine.blocks import Need, XzBlocks, arrival, leave
+from nbdserve.xzengine.spill import Spill
 
 __all__ = ["XzLayer", "XzParams"]
 
@@ -34,26 +34,45 @@ log = logging.getLogger(__name__)
 
 _BLOCK_SIZE = BlockSize(1, 64 << 10, 32 << 20)
 _CLAIMS = 8  # blocks one request waits for at once
-_EXTENTS = 4096  # blocks looked at for one answer; the client asks again for what is beyond
+_EXTENTS = 1024  # blocks looked at for one answer; the client asks again for what is beyond
 # Room for 16 MiB blocks of four readers; the daemon with it stays well below 200 MiB.
 _CACHE: Final = 80 << 20
 _CACHE_MAX: Final = 1 << 30
 _LARGE: Final = 64 << 20
+_MAX_BLOCK: Final = 512 << 20  # of a block that has to be decoded in memory
 _REMEDY = "recompress it: xz -dc FILE | xz -T0 --block-size=16MiB"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class XzParams:
-    """How much memory decoding may take."""
+    """How much memory and disk decoding may take, and when a block is served."""
 
     cache: int | None = param(
         SIZE,
         default=None,
         help="memory for blocks, being decoded or decoded; more lets more cores decode at once"
-        " (default: 80M, or as much as four blocks, but at most 1G)",
+        " (default: 80M, or as much as four blocks of up to `early`, but at most 1G)",
     )
-    max_block: int = param(
-        SIZE, default=512 << 20, help="refuse a file with a block larger than this when decoded"
+    spill: int | None = param(
+        SIZE,
+        default=None,
+        help="disk for decoded blocks that memory has no room for, in an unlinked temporary file;"
+        " 0 for none (default: as the file system has room)",
+    )
+    spill_dir: Path | None = param(
+        PATH, default=None, help="folder of that file (default: $TMPDIR, else /var/tmp)"
+    )
+    early: int = param(
+        SIZE,
+        default=_LARGE,
+        help="answer reads of a block larger than this while it is being decoded, before the check"
+        " at its end",
+    )
+    max_block: int | None = param(
+        SIZE,
+        default=None,
+        help="refuse a file with a block larger than this when decoded (default: none, but 512M"
+        " with spill=0)",
     )
     memlimit: int = param(
         SIZE, default=256 << 20, help="memory one decoder may use (xz -9 needs 65M)"
@@ -63,11 +82,13 @@ class XzParams:
 class XzLayer(Layer):
     """Serve the image inside an xz file, decoding only the blocks that are read.
 
-    The image is read-only; put a cow layer above it to write. To read one byte its whole block is
-    fetched and decoded, so the file should be compressed in blocks (`xz -T0 --block-size=16MiB`);
-    `nbdctl inspect` tells how it is, and what a read may cost. Streams, stream padding and every
-    check and filter of the format are understood. Each block is verified before a byte of it is
-    served; a corrupt one is an I/O error for the reads that touch it, and only for those.
+    The image is read-only; put a cow layer above it to write. To read one byte its block is fetched
+    and decoded up to there, so the file should be compressed in blocks (`xz -T0
+    --block-size=16MiB`); `nbdctl inspect` tells how it is, and what a read may cost. What is
+    decoded once is kept, in memory and past that on disk. Streams, stream padding and every check
+    and filter of the format are understood. A block of up to `early` is verified before a byte of
+    it is served; a larger one is served as it is decoded, each part once LZMA2's own test of it is
+    passed. A corrupt block is an I/O error for the reads that touch it, and only for those.
 
         nbdserve --layer cow --layer xz http https://example.org/disk.img.xz
         nbdserve --layer xz:cache=512M file disk.img.xz
@@ -100,15 +121,24 @@ class XzLayer(Layer):
         """What the file is made of, for `nbdctl inspect`."""
         return self._layout
 
+    def status(self) -> Mapping[str, int]:
+        return self._blocks.status()
+
     async def open(self, *, read_only: bool) -> None:
         self._index = await self._read_index()
         self._layout = layout = self._index.layout()
-        self._budget = _budget(self._params, layout)
+        params = self._params
+        self._budget = _budget(params, layout)
         self._refuse_or_warn()
         can = Capability.CACHE | Capability.EXTENTS
         self._info = DeviceInfo(layout.size, _BLOCK_SIZE, can)
-        self._blocks = XzBlocks(
-            self.inner, self._index, budget=self._budget, memlimit=self._params.memlimit
+        self._blocks = await XzBlocks.open(
+            self.inner,
+            self._index,
+            Spill(self._index.starts, folder=params.spill_dir, limit=params.spill),
+            budget=self._budget,
+            memlimit=params.memlimit,
+            early=params.early,
         )
         log.info(
             "xz opened size=%d packed=%d streams=%d blocks=%d largest=%d cache=%d",
@@ -117,6 +147,7 @@ class XzLayer(Layer):
         )  # fmt: skip
 
     async def close(self) -> None:
+        log.info("xz closed %s", " ".join(f"{k}={v}" for k, v in self.status().items()))
         await self._blocks.close()
 
     def read_into_nowait(self, offset: int, view: memoryview) -> bool:
@@ -124,29 +155,30 @@ class XzLayer(Layer):
         if length == 0:
             return True
         number = self._index.block_at(offset)
-        block = self._blocks.get_nowait(number)
-        if block is None:
-            return False
         start = offset - self._index.starts[number]
-        if start + length <= block.size:
-            _copy(block, start, view)
-            return True
+        if offset + length <= self._index.starts[number + 1]:
+            return self._blocks.fill_nowait(Piece(number, start, length, 0), view)
         # some of it may be copied in vain: a read across blocks is rare, and `view` is undefined
-        for piece in self._index.pieces(offset, length):
-            block = self._blocks.get_nowait(piece.unit)
-            if block is None:
-                return False
-            _copy(block, piece.start, view[piece.at : piece.at + piece.length])
-        return True
+        return all(
+            self._blocks.fill_nowait(piece, view[piece.at : piece.at + piece.length])
+            for piece in self._index.pieces(offset, length)
+        )
 
     async def read_into(self, offset: int, view: memoryview) -> None:
         ahead = _Ahead(self._blocks, self._index.pieces(offset, len(view)))
         try:
             while (piece := ahead.next()) is not None:
-                block = await ahead.wait()
-                _copy(block, piece.start, view[piece.at : piece.at + piece.length])
+                await ahead.fill(view[piece.at : piece.at + piece.length])
         finally:
             ahead.leave()
+
+    def file_range(self, offset: int, length: int) -> FileRange | None:
+        number = self._index.block_at(offset)
+        if length == 0 or offset + length > self._index.starts[number + 1]:
+            return None
+        return self._blocks.file_range(
+            Piece(number, offset - self._index.starts[number], length, 0)
+        )
 
     async def cache(self, offset: int, length: int) -> None:
         # more than fits would only push out what was just loaded
@@ -159,11 +191,11 @@ class XzLayer(Layer):
             ahead.leave()
 
     async def extents(self, offset: int, length: int) -> Sequence[Extent]:
-        is_zero = self._blocks.is_zero
-        return coalesce(
-            Extent(piece.length, ZERO_HOLE if is_zero(piece.unit) else DATA)
-            for piece in islice(self._index.pieces(offset, length), _EXTENTS)
-        )
+        pieces = list(islice(self._index.pieces(offset, length), _EXTENTS))
+        # a client that skips holes asks here first: thin blocks are looked at, mostly all at once
+        for piece in pieces:
+            await self._blocks.look_at(piece.unit)
+        return coalesce(extent for piece in pieces for extent in self._blocks.extents(piece))
 
     async def _read_index(self) -> XzIndex:
         reader: IndexReader = read_index(self.inner.info.size)
@@ -175,17 +207,19 @@ class XzLayer(Layer):
         return wanted
 
     def _refuse_or_warn(self) -> None:
-        layout = self._layout
-        if layout.largest_block > self._params.max_block:
+        layout, params = self._layout, self._params
+        most = params.max_block
+        if most is None and params.spill == 0:
+            most = _MAX_BLOCK
+        if most is not None and layout.largest_block > most:
             raise NotSupportedError(
                 f"xz: its largest block is {layout.largest_block >> 20} MiB, over"
-                f" max-block={self._params.max_block >> 20}M; {_REMEDY}"
+                f" max-block={most >> 20}M; {_REMEDY}"
             )
         if layout.largest_block > _LARGE:
             log.warning(
-                "xz blocks are large: reading one byte decodes up to %d MiB, memory used up to"
-                " %d MiB; %s",
-                layout.largest_block >> 20, max(self._budget, layout.largest_block) >> 20, _REMEDY,
+                "xz blocks are large: reading one byte decodes up to %d MiB; %s",
+                layout.largest_block >> 20, _REMEDY,
             )  # fmt: skip
 
 
@@ -197,7 +231,7 @@ class _Ahead:
     def __init__(self, blocks: XzBlocks, pieces: Iterator[Piece]) -> None:
         self._blocks = blocks
         self._pieces = pieces
-        self._waiting: deque[tuple[Piece, DecodedBlock | Claim[int, DecodedBlock]]] = deque()
+        self._waiting: deque[tuple[Piece, Need]] = deque()
 
     def next(self) -> Piece | None:
         """Return the next piece, or None after the last."""
@@ -205,34 +239,36 @@ class _Ahead:
             piece = next(self._pieces, None)
             if piece is None:
                 break
-            self._waiting.append((piece, self._blocks.demand(piece.unit)))
+            self._waiting.append((piece, self._blocks.claim(piece)))
         return self._waiting[0][0] if self._waiting else None
 
-    async def wait(self) -> DecodedBlock:
-        """Return the block of the piece that `next` returned."""
-        piece, found = self._waiting[0]
-        if isinstance(found, Claim):
-            with found:
-                found = await found.wait(piece.unit)
-        self._waiting.popleft()
-        return found
+    async def fill(self, view: memoryview) -> None:
+        """Fill `view` with the piece that `next` returned, when it is there."""
+        piece, need = self._waiting[0]
+        await self._blocks.fill(piece, view, need)
+        self._pass()
+
+    async def wait(self) -> None:
+        """Wait for the piece that `next` returned."""
+        piece, need = self._waiting[0]
+        await arrival(need, piece.unit)
+        self._pass()
 
     def leave(self) -> None:
         """Give up what is not read yet."""
-        for _, found in self._waiting:
-            if isinstance(found, Claim):
-                found.leave()
+        while self._waiting:
+            self._pass()
 
-
-def _copy(block: DecodedBlock, start: int, view: memoryview) -> None:
-    if block.data is None:
-        fill_zeroes(view)
-    else:
-        view[:] = block.data[start : start + len(view)]
+    def _pass(self) -> None:
+        _, need = self._waiting.popleft()
+        leave(need)
 
 
 def _budget(params: XzParams, layout: XzLayout) -> int:
     """Choose the memory for blocks: four readers in different blocks must not chase each other."""
     if params.cache is not None:
         return params.cache
-    return max(_CACHE, min(4 * layout.largest_block, _CACHE_MAX))
+    largest = layout.largest_block
+    if params.spill != 0:
+        largest = min(largest, params.early)  # a longer one is decoded to disk
+    return max(_CACHE, min(4 * largest, _CACHE_MAX))

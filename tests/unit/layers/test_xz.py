@@ -4,9 +4,7 @@ import asyncio
 import logging
 import lzma
 import os
-import random
 import struct
-import subprocess
 import threading
 
 import pytest
@@ -17,80 +15,18 @@ from nbdserve.device import Capability
 from nbdserve.errors import CorruptDataError, DeviceError, NotSupportedError, SourceUnavailableError
 from nbdserve.extents import DATA, ZERO_HOLE
 from nbdserve.formats.xz import Check
-from nbdserve.layers import xzblocks
-from nbdserve.layers.xz import XzLayer, XzParams
-from nbdserve.sources.data import DataParams, DataSource
-from nbdserve.testing.faults import FaultyDevice, RecordingDevice
+from nbdserve.layers.xz import XzLayer
 from nbdserve.threads import cpu_pool
+from nbdserve.xzengine import corrupt
+from xz_chain import Chain, chains, noise, read_all, settle, turns, xz
 
 WORDS = struct.pack(">65536Q", *range(0, 65536 * 8, 8))
 
 
-def xz(data, *options):
-    """Compress by the xz tool."""
-    return subprocess.run(
-        ["xz", "-c", "-0", *options], input=data, capture_output=True, check=True
-    ).stdout
-
-
-def noise(size, seed=1):
-    """Data that does not compress."""
-    return random.Random(seed).randbytes(size)
-
-
-class Chain:
-    """An xz layer over a file whose reads are recorded and can be held or failed."""
-
-    def __init__(self, packed, **params):
-        self.source = DataSource(DataParams(hex=bytes(packed)))
-        self.record = RecordingDevice(self.source, None)
-        self.faults = FaultyDevice(self.record, None)
-        self.layer = XzLayer(self.faults, XzParams(**params))
-
-    async def open(self):
-        await self.layer.open(read_only=True)
-        self.opening = self.record.made("read")
-        self.record.calls.clear()
-        return self
-
-    @property
-    def fetched(self):
-        return self.record.made("read")
-
-
 @pytest.fixture
 async def chain():
-    """Open chains over packed bytes: `await chain(packed, cache=…)`; closed at the end."""
-    opened = []
-
-    async def make(packed, **params):
-        made = await Chain(packed, **params).open()
-        opened.append(made)
-        return made
-
-    yield make
-    for made in opened:
-        await made.layer.close()
-
-
-async def turns():
-    """Let the loop do all it can while the decoders do nothing."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-async def settle():
-    """Let the loop and the decoders do all they can without outside help."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-        for _ in range(os.cpu_count() or 1):
-            await asyncio.get_running_loop().run_in_executor(cpu_pool(), int)
-
-
-async def read_all(device, step):
-    size = device.info.size
-    parts = [await device.read(at, min(step, size - at)) for at in range(0, size, step)]
-    return b"".join(parts)
+    async with chains() as made:
+        yield made
 
 
 @pytest.mark.parametrize("block", ["4KiB", "12KiB", "64KiB", "1MiB"])
@@ -246,7 +182,7 @@ async def test_a_fetch_that_nobody_waits_for_is_ended_and_can_be_had_again(chain
     assert await made.layer.read(5, 10) == image[5:15]
 
 
-async def test_a_decoder_that_nobody_waits_for_is_stopped(chain):
+async def test_a_decoder_that_nobody_waits_for_gives_its_memory_back(chain):
     """The cores are kept busy, so that the decoder is still waiting for one."""
     image = noise(100_000)
     made = await chain(xz(image))
@@ -256,13 +192,12 @@ async def test_a_decoder_that_nobody_waits_for_is_stopped(chain):
     reader = asyncio.create_task(made.layer.read(0, 10))
     await turns()
     assert made.fetched
+    assert made.layer._blocks._short.memory._reserved > 0
     reader.cancel()
     await turns()
-    assert made.layer._blocks._blocks._reserved > 0, "its memory counts until it has ended"
+    assert made.layer._blocks._short.memory._reserved == 0
     go.set()
     await asyncio.gather(*busy)
-    await settle()
-    assert made.layer._blocks._blocks._reserved == 0
     assert await made.layer.read(5, 10) == image[5:15]
 
 
@@ -319,8 +254,8 @@ def test_a_corrupt_block_is_looked_at_again_after_a_while_only(monkeypatch):
         for _ in range(5):
             await read(made)
         assert len(made.fetched) == 1
-        monkeypatch.setattr(xzblocks, "BAD_SECONDS", -1.0)
-        made.layer._blocks._bad.clear()
+        monkeypatch.setattr(corrupt, "BAD_SECONDS", -1.0)
+        made.layer._blocks._corrupt.forget()
         for _ in range(3):
             await read(made)
         assert len(made.fetched) == 4

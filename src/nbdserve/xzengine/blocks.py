@@ -1,0 +1,323 @@
+"""The decoded blocks of one xz file: fetched once, decoded once, kept for all readers.
+
+What the `xz` layer serves from; it knows blocks and not requests. A short block is decoded in
+memory and served when it is verified (`shortblocks`); a long one is decoded into the spill file and
+served as far as it has come (`longblocks`). A reader that asks for block after block gets the next
+ones loaded ahead, as long as a core would be idle otherwise.
+
+Invariants: what is loaded ahead never exceeds a third of the budget, and nothing that was loaded
+before is loaded ahead again (four readers each going through their part of an image would else
+fetch the beginning of the next part twice).
+
+A failure of the source is never remembered; that a block is corrupt is (`corrupt`).
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from nbdserve.blockcache import Claim
+from nbdserve.buffers import fill_zeroes
+from nbdserve.device import Device, FileRange
+from nbdserve.errors import CorruptDataError, DeviceError, NoSpaceError
+from nbdserve.extents import DATA, ZERO_HOLE, Extent
+from nbdserve.formats.xz import XzBlock, XzIndex
+from nbdserve.ranges import Piece
+from nbdserve.threads import run_cpu
+from nbdserve.xzengine.corrupt import CorruptBlocks
+from nbdserve.xzengine.longblocks import LongBlocks, Wait
+from nbdserve.xzengine.order import Order
+from nbdserve.xzengine.packed import PackedBlocks
+from nbdserve.xzengine.shortblocks import Held, ShortBlocks
+from nbdserve.xzengine.spill import Spill
+from nbdserve.xzengine.turns import Turns
+from nbdserve.xzengine.twins import Twins
+from nbdserve.xzengine.zeroruns import ZeroRuns
+
+__all__ = ["Need", "XzBlocks", "arrival", "leave"]
+
+log = logging.getLogger(__name__)
+
+_THIN = 1024  # a block packed so many times smaller may well be nothing but zeroes
+_THIN_AT_LEAST = 64  # packed bytes: header, check and a few bytes of LZMA2
+_MOST_IN_MEMORY: Final = 1 << 30
+
+
+Need = Claim[int, Held] | Wait | Held | None
+"""What a piece of a block waits for: a load, a long block, nothing (held), or only the disk."""
+
+
+class XzBlocks:
+    """The blocks of an xz file, decoded on demand. Make it with `open`.
+
+    Args:
+        inner: the file.
+        index: where its blocks are.
+        twins: which of them may be the same.
+        spill: where data goes that memory has no room for.
+        budget: bytes of memory for decoded blocks, and for those being decoded.
+        memlimit: bytes one decoder may use besides.
+        early: bytes of a block over which it is served before it is verified.
+    """
+
+    def __init__(
+        self,
+        inner: Device,
+        index: XzIndex,
+        twins: Twins,
+        spill: Spill,
+        *,
+        budget: int,
+        memlimit: int,
+        early: int,
+    ) -> None:
+        self._index = index
+        self._spill = spill
+        self._budget = budget
+        self._early = early
+        self._cores = os.cpu_count() or 1
+        self._packed = PackedBlocks(inner, index)
+        self._zeroes = ZeroRuns()
+        turns = Turns(self._cores)
+        self._short = ShortBlocks(
+            index, self._packed, twins, spill, self._zeroes, turns,
+            budget=budget, memlimit=memlimit, is_urgent=self._is_urgent, on_corrupt=self._found_bad,
+        )  # fmt: skip
+        self._long = LongBlocks(
+            index, self._packed, spill, self._zeroes, turns,
+            memlimit=memlimit, on_end=self._long_ended,
+        )  # fmt: skip
+        self._loaded = bytearray(index.blocks)  # 1 if a load of it was ever begun
+        self._ahead: set[int] = set()  # loaded before anybody asked, and not asked for yet
+        self._order = Order()
+        self._corrupt = CorruptBlocks()
+        self._long_decoded = 0
+
+    @classmethod
+    async def open(
+        cls, inner: Device, index: XzIndex, spill: Spill, *, budget: int, memlimit: int, early: int
+    ) -> "XzBlocks":
+        """Make the blocks of a file; ends with `close`."""
+        twins = await run_cpu(Twins, index)
+        return cls(inner, index, twins, spill, budget=budget, memlimit=memlimit, early=early)
+
+    async def close(self) -> None:
+        """End all loads and drop all blocks."""
+        await self._short.memory.close()
+        await self._long.close()
+        await self._packed.close()
+        await self._spill.close()
+
+    def status(self) -> Mapping[str, int]:
+        """Tell what was done so far, in blocks and bytes."""
+        return {
+            "blocks": self._index.blocks,
+            "blocks_decoded": self._short.decoded + self._long_decoded,
+            "blocks_same_as_another": self._short.duplicates,
+            "packed_reads": self._packed.fetches,
+            "packed_bytes": self._packed.fetched,
+            "memory_bytes": self._short.memory.weight,
+            "spilled_bytes": self._spill.used,
+        }
+
+    # Reading
+
+    def fill_nowait(self, piece: Piece, view: memoryview) -> bool:
+        """Fill `view` with a piece of a block if it is at hand.
+
+        The first reader of a block that was loaded ahead is sent to `claim`, which moves on.
+        """
+        number, start, length, _ = piece
+        held = self._short.held(number)
+        if held is not None and held.data is not None:
+            if number in self._ahead:
+                return False
+            view[:] = held.data[start : start + length]
+            return True
+        if self._short.is_zero(number):
+            fill_zeroes(view)
+            return True
+        return self._is_spilled(piece) and self._spill.read_nowait(self._place(piece), view)
+
+    def claim(self, piece: Piece) -> Need:
+        """Ask for what a piece of a block takes; whoever has it must `leave` it.
+
+        Raises:
+            CorruptDataError: the block was found to be corrupt a moment ago.
+        """
+        number = piece.unit
+        found: Need = self._short.held(number)
+        if found is None and not self._short.is_zero(number) and not self._is_spilled(piece):
+            self._corrupt.refuse(number)
+            self._refuse_too_large(number)
+            self._loaded[number] = 1
+            if self._is_long(number):
+                found = self._long.claim(number, piece.start + piece.length)
+            else:
+                found = self._short.claim(number)
+        self._ahead.discard(number)
+        self._load_ahead(number)
+        return found
+
+    async def fill(self, piece: Piece, view: memoryview, need: Need) -> None:
+        """Fill `view` with a piece of a block, when what was claimed is there.
+
+        Raises:
+            DeviceError: it cannot be fetched or decoded.
+        """
+        data = None
+        if isinstance(need, Held):
+            data = need.data
+        elif isinstance(need, Claim):
+            data = (await need.wait(piece.unit)).data
+        elif need is not None:
+            try:
+                await need.wait()
+            except NoSpaceError:  # the disk is full: from now on memory has to do
+                await self._fill_from_memory(piece, view)
+                return
+        if data is not None:
+            view[:] = data[piece.start : piece.start + piece.length]
+        elif self._short.is_zero(piece.unit):
+            fill_zeroes(view)
+        elif not self._spill.read_nowait(self._place(piece), view):
+            await self._spill.read(self._place(piece), view)
+
+    async def _fill_from_memory(self, piece: Piece, view: memoryview) -> None:
+        need = self.claim(piece)
+        try:
+            await self.fill(piece, view, need)
+        finally:
+            leave(need)
+
+    def file_range(self, piece: Piece) -> FileRange | None:
+        """Tell where a piece lies in the spill file, if all of it does."""
+        return self._spill.file_range(self._place(piece)) if self._is_spilled(piece) else None
+
+    def extents(self, piece: Piece) -> Iterator[Extent]:
+        """Describe a piece as far as its block is known; data where it is not."""
+        number = piece.unit
+        if self._short.is_zero(number):
+            yield Extent(piece.length, ZERO_HOLE)
+            return
+        start = self._index.starts[number] + piece.start
+        known = piece.length
+        if self._short.held(number) is None and not self._spill.holds(number):
+            known = max(0, min(known, self._long.available(number) - piece.start))
+        yield from self._zeroes.extents(number, start, start + known)
+        yield Extent(piece.length - known, DATA)
+
+    async def look_at(self, number: int) -> None:
+        """Find out whether a block is all zeroes, if it is so thin that it may well be.
+
+        Costs nothing for another block. What fails here is left to who reads the block.
+        """
+        block = self._index.block(number)
+        if self._loaded[number] or not _is_thin(block):
+            return
+        with contextlib.suppress(DeviceError):
+            if not await self._short.is_empty(block):
+                await self.load(Piece(number, 0, block.size, 0))
+
+    async def load(self, piece: Piece) -> None:
+        """Have a piece of a block at hand, as far as there is room to keep it.
+
+        Raises:
+            DeviceError: it cannot be fetched or decoded.
+        """
+        need = self.claim(piece)
+        try:
+            await arrival(need, piece.unit)
+        finally:
+            leave(need)
+
+    # Where a block is
+
+    def _is_long(self, number: int) -> bool:
+        if number in self._long:
+            return True
+        if self._index.block_size(number) <= self._early or not self._spill.has_room:
+            return False
+        # one that may be the same as another and is mostly zeroes is compared first
+        block = self._index.block(number)
+        return not (_is_thin(block) and self._short.may_be_the_same(block))
+
+    def _refuse_too_large(self, number: int) -> None:
+        size = self._index.block_size(number)
+        if size > max(self._budget, _MOST_IN_MEMORY) and not self._is_long(number):
+            raise DeviceError(
+                f"xz block {number} of {size >> 20} MiB has no room on disk to be decoded to;"
+                " make room, or name another spill-dir"
+            )
+
+    def _is_spilled(self, piece: Piece) -> bool:
+        number = piece.unit
+        if self._spill.holds(number):
+            return True
+        return piece.start + piece.length <= self._long.available(number)
+
+    def _place(self, piece: Piece) -> int:
+        return self._spill.place_of(piece.unit) + piece.start
+
+    # Loading ahead
+
+    def _load_ahead(self, number: int) -> None:
+        """Load what follows, if the two blocks before were asked for lately as well."""
+        if not self._order.note(number):
+            return
+        self._ahead = {ahead for ahead in self._ahead if ahead in self._short.memory}
+        room = self._budget // 3 - sum(map(self._short.cost, self._ahead))
+        for following in range(number + 1, min(number + 1 + self._cores, self._index.blocks)):
+            size = self._index.block_size(following)
+            if self._loaded[following] or size == 0 or self._is_long(following):
+                continue
+            room -= self._short.cost(following)
+            if room < 0 or self._short.memory.in_flight >= self._cores:
+                return
+            if not self._short.start_ahead(following, spare=self._is_passed):
+                return
+            self._loaded[following] = 1
+            self._ahead.add(following)
+
+    def _is_passed(self, number: int) -> bool:
+        """Tell whether a block's readers, going in order, are through with it."""
+        return number not in self._ahead and self._order.is_passed(number)
+
+    def _is_urgent(self, number: int) -> bool:
+        return number not in self._ahead
+
+    def _found_bad(self, number: int, exc: CorruptDataError) -> None:
+        self._corrupt.found(number, exc)
+        # its packed bytes may be at fault, not the file: they are fetched anew next time
+        self._packed.discard(number)
+
+    def _long_ended(self, number: int, error: CorruptDataError | None) -> None:
+        if error is None:
+            self._long_decoded += 1
+        else:
+            self._found_bad(number, error)
+            log.warning("%s", error)
+
+
+def _is_thin(block: XzBlock) -> bool:
+    return block.unpadded_size <= max(_THIN_AT_LEAST, block.size // _THIN)
+
+
+async def arrival(need: Need, number: int) -> None:
+    """Wait until what a piece of block `number` needs is there.
+
+    Raises:
+        DeviceError: it cannot be fetched or decoded.
+    """
+    if isinstance(need, Claim):
+        await need.wait(number)
+    elif isinstance(need, Wait):
+        await need.wait()
+
+
+def leave(need: Need) -> None:
+    """Give up what was claimed, once, whether it has come or not."""
+    if isinstance(need, Claim | Wait):
+        need.leave()

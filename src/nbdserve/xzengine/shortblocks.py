@@ -1,0 +1,225 @@
+"""Blocks short enough to wait for: decoded in memory while they come, served when verified.
+
+Memory has a budget; what falls out of it goes to the spill file. Blocks with the same packed bytes
+are decoded once.
+
+Invariants: a block is in memory or the spill file only when its check was verified; a load that is
+cancelled has its decoder stopped before its memory counts as free.
+"""
+
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from nbdserve.blockcache import BlockCache, Claim, Weighed
+from nbdserve.errors import CorruptDataError
+from nbdserve.formats.xz import XzBlock, XzIndex
+from nbdserve.threads import run_cpu
+from nbdserve.xzengine.intake import INTAKE, Intake
+from nbdserve.xzengine.packed import PackedBlocks
+from nbdserve.xzengine.spill import Spill
+from nbdserve.xzengine.turns import Turns
+from nbdserve.xzengine.twins import Twins, digest_of
+from nbdserve.xzengine.unpacking import MemorySink, Unpacking
+from nbdserve.xzengine.zeroruns import ZeroRuns
+
+__all__ = ["Held", "ShortBlocks"]
+
+log = logging.getLogger(__name__)
+
+_LOADS = 8  # fetches and decodes under way; the budget allows fewer of large blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A decoded block: its data, or None if that is not in memory (zeroes, or spilled)."""
+
+    data: memoryview | None
+
+
+_NOT_IN_MEMORY: Final = Held(None)
+
+
+class ShortBlocks:
+    """Loads short blocks and keeps them.
+
+    Args:
+        index: where the blocks are.
+        packed: where their bytes come from.
+        twins: which of them may be the same.
+        spill: where data goes that memory has no room for.
+        zeroes: what is learnt of zeroes.
+        turns: at the cores.
+        budget: bytes of memory for decoded blocks, and for those being decoded.
+        memlimit: bytes one decoder may use besides.
+        is_urgent: tells whether somebody waits for a block.
+        on_corrupt: called with a block's number and why it is corrupt.
+    """
+
+    def __init__(
+        self,
+        index: XzIndex,
+        packed: PackedBlocks,
+        twins: Twins,
+        spill: Spill,
+        zeroes: ZeroRuns,
+        turns: Turns,
+        *,
+        budget: int,
+        memlimit: int,
+        is_urgent: Callable[[int], bool],
+        on_corrupt: Callable[[int, CorruptDataError], None],
+    ) -> None:
+        self._index = index
+        self._packed = packed
+        self._twins = twins
+        self._spill = spill
+        self._zeroes = zeroes
+        self._turns = turns
+        self._memlimit = memlimit
+        self._is_urgent = is_urgent
+        self._on_corrupt = on_corrupt
+        self.memory: BlockCache[int, Held] = BlockCache(
+            budget, loads=_LOADS, evicted=self._move_out
+        )
+        """The blocks in memory, and the loads under way."""
+        self._zero = bytearray(index.blocks)  # 1 if it is known to hold zeroes only
+        self._empty_shapes: set[tuple[int, int]] = set()  # sizes of blocks found to be zeroes
+        self.decoded = 0
+        """Blocks decoded so far."""
+        self.duplicates = 0
+        """Blocks found to be the same as one that was decoded before, so far."""
+
+    def is_zero(self, number: int) -> bool:
+        """Tell whether a block is known to hold zeroes only."""
+        return self._zero[number] == 1
+
+    def held(self, number: int) -> Held | None:
+        """Return a block's data if it is in memory."""
+        held = self.memory.get_nowait(number)
+        if held is not None and held.data is not None:
+            return held
+        moving = self._spill.moving(number)
+        return None if moving is None else Held(moving)
+
+    def claim(self, number: int) -> Claim[int, Held]:
+        """Claim the load of a block that is not there, begun now or before."""
+        return self.memory.join(number) or self.memory.start(
+            (number,), functools.partial(self._load, number), self.cost(number)
+        )
+
+    def start_ahead(self, number: int, *, spare: Callable[[int], bool]) -> bool:
+        """Begin a load nobody asked for, if there is room for it; see `BlockCache.start_ahead`."""
+        load = functools.partial(self._load, number)
+        return self.memory.start_ahead((number,), load, self.cost(number), spare=spare)
+
+    def cost(self, number: int) -> int:
+        """Memory in bytes that loading a block takes: what it becomes, and what lies before it."""
+        packed = self._index.unpadded[number]
+        block = self._index.block(number)
+        if not self._twins.may_have_one(block):
+            packed = min(packed, INTAKE)
+        elif (block.unpadded_size, block.size) in self._empty_shapes:
+            return packed  # the same zeroes, almost for certain
+        return packed + block.size
+
+    async def is_empty(self, block: XzBlock) -> bool:
+        """Tell whether a block is the same as one known to hold zeroes only.
+
+        Raises:
+            DeviceError: its bytes cannot be had.
+        """
+        if not self._twins.may_have_one(block):
+            return False
+        digest = await run_cpu(digest_of, block, await self._packed.whole(block))
+        if not self._zero[self._twins.known(digest, block.number)]:
+            return False
+        self._zero[block.number] = 1
+        self.duplicates += 1
+        return True
+
+    def may_be_the_same(self, block: XzBlock) -> bool:
+        """Tell whether another block may have the same bytes."""
+        return self._twins.may_have_one(block)
+
+    def _move_out(self, number: int, held: Held) -> None:
+        if held.data is not None:
+            self._spill.move(number, held.data)
+
+    async def _load(self, number: int) -> tuple[Weighed[Held]]:
+        await self._spill.settle()
+        block = self._index.block(number)
+        try:
+            return (await self._decode(block),)
+        except CorruptDataError as exc:
+            self._on_corrupt(number, exc)
+            log.warning("%s", exc)
+            raise
+
+    async def _decode(self, block: XzBlock) -> Weighed[Held]:
+        twin = self._twins.may_have_one(block)
+        if not twin and not self._packed.comes_with_others(block.number):
+            return await self._unpack_stream(block)
+        packed = await self._packed.whole(block)
+        if not twin:
+            return await self._unpack(block, packed)
+        digest = await run_cpu(digest_of, block, packed)
+        first = self._twins.first_with(digest, block.number)
+        if first != block.number:
+            same = await self._same_as(block.number, first)
+            if same is not None:
+                self.duplicates += 1
+                return same
+        try:
+            return await self._unpack(block, packed)
+        except BaseException:
+            self._twins.withdraw(digest, block.number)
+            raise
+
+    async def _same_as(self, number: int, first: int) -> Weighed[Held] | None:
+        """Take a block's data from the one that has the same bytes; None if that has gone."""
+        claim = self.memory.join(first)
+        if claim is not None:
+            with claim:
+                await claim.wait(first)
+        if self._zero[first]:
+            self._zero[number] = 1
+            return Weighed(_NOT_IN_MEMORY, 0)
+        if self._spill.holds(first):
+            self._spill.alias(number, first)
+            return Weighed(_NOT_IN_MEMORY, 0)
+        held = self.memory.get_nowait(first)
+        if held is None or held.data is None:
+            return None
+        return Weighed(held, len(held.data))
+
+    async def _unpack_stream(self, block: XzBlock) -> Weighed[Held]:
+        sink = MemorySink(block.size)
+        unpacking = Unpacking(block, sink, memlimit=self._memlimit)
+        async with Intake(self._packed.stream(block), INTAKE) as intake:
+            while not unpacking.verified:
+                if unpacking.is_hungry:
+                    unpacking.give(await intake.take())
+                await self._turns.run(unpacking.step, urgent=self._is_urgent(block.number))
+        return self._keep(unpacking, sink)
+
+    async def _unpack(self, block: XzBlock, packed: memoryview) -> Weighed[Held]:
+        sink = MemorySink(block.size)
+        unpacking = Unpacking(block, sink, memlimit=self._memlimit)
+        unpacking.give((packed,))
+        while not unpacking.verified:
+            await self._turns.run(unpacking.step, urgent=self._is_urgent(block.number))
+        return self._keep(unpacking, sink)
+
+    def _keep(self, unpacking: Unpacking, sink: MemorySink) -> Weighed[Held]:
+        number = unpacking.block.number
+        self.decoded += 1
+        if sink.data is None:
+            self._zero[number] = 1
+            self._empty_shapes.add((unpacking.block.unpadded_size, unpacking.block.size))
+            return Weighed(_NOT_IN_MEMORY, 0)
+        self._zeroes.forget(number)
+        self._zeroes.add(number, unpacking.take_zeroes())
+        return Weighed(Held(sink.data), sink.weight)

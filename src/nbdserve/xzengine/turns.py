@@ -1,0 +1,83 @@
+"""Turns at the cores: decoding in steps, those first whose readers wait.
+
+A block is decoded in short steps, so that a block somebody waits for overtakes one that is loaded
+ahead at the next step and not at the next block. As many steps run at once as there are cores.
+
+Invariant: a step that has begun is waited for, even when its caller is cancelled: it writes to
+buffers that the caller gives back then.
+"""
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+from collections.abc import Callable
+from typing import TypeVar
+
+from nbdserve.threads import cpu_pool
+
+__all__ = ["Turns"]
+
+T = TypeVar("T")
+
+
+class Turns:
+    """At most `count` steps at once, the urgent before the others, else in order.
+
+    Args:
+        count: steps at once; the pool they run in has a thread a core.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._queue: list[tuple[bool, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+
+    async def run(self, step: Callable[[], T], *, urgent: bool) -> T:
+        """Run a step in the pool when it is its turn.
+
+        Raises:
+            asyncio.CancelledError: the step has not begun, or has ended.
+        """
+        await self._enter(urgent=urgent)
+        try:
+            begun = cpu_pool().submit(step)
+            work = asyncio.wrap_future(begun)
+            try:
+                await asyncio.wait((work,))
+            except asyncio.CancelledError:
+                if not begun.cancel():  # it is running
+                    await _end_of(work)
+                raise
+            return work.result()
+        finally:
+            self._leave()
+
+    async def _enter(self, *, urgent: bool) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._queue, (not urgent, next(self._order), turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._leave()  # it was given the turn and cannot use it
+            raise
+
+    def _leave(self) -> None:
+        while self._queue:
+            _, _, turn = heapq.heappop(self._queue)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+
+async def _end_of(work: "asyncio.Future[T]") -> None:
+    """Wait for the end of a step, whatever comes of it."""
+    while not work.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait((work,))
+    work.exception()

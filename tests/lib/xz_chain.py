@@ -1,0 +1,83 @@
+"""An xz layer over a file in memory whose reads are recorded, and can be held or failed."""
+
+import asyncio
+import contextlib
+import os
+import random
+import subprocess
+
+from nbdserve.layers.xz import XzLayer, XzParams
+from nbdserve.sources.data import DataParams, DataSource
+from nbdserve.testing.faults import FaultyDevice, RecordingDevice
+from nbdserve.threads import cpu_pool
+
+__all__ = ["Chain", "chains", "noise", "read_all", "settle", "turns", "xz"]
+
+
+def xz(data, *options):
+    """Compress by the xz tool."""
+    return subprocess.run(
+        ["xz", "-c", "-0", *options], input=data, capture_output=True, check=True
+    ).stdout
+
+
+def noise(size, seed=1):
+    """Data that does not compress."""
+    return random.Random(seed).randbytes(size)
+
+
+class Chain:
+    """An xz layer over a file whose reads are recorded and can be held or failed."""
+
+    def __init__(self, packed, **params):
+        self.source = DataSource(DataParams(hex=bytes(packed)))
+        self.record = RecordingDevice(self.source, None)
+        self.faults = FaultyDevice(self.record, None)
+        self.layer = XzLayer(self.faults, XzParams(**params))
+
+    async def open(self):
+        await self.layer.open(read_only=True)
+        self.opening = self.record.made("read")
+        self.record.calls.clear()
+        return self
+
+    @property
+    def fetched(self):
+        return self.record.made("read")
+
+
+@contextlib.asynccontextmanager
+async def chains():
+    """Open chains over packed bytes: `await made(packed, cache=…)`; closed at the end."""
+    opened = []
+
+    async def make(packed, **params):
+        made = await Chain(packed, **params).open()
+        opened.append(made)
+        return made
+
+    try:
+        yield make
+    finally:
+        for made in opened:
+            await made.layer.close()
+
+
+async def turns():
+    """Let the loop do all it can while the decoders do nothing."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def settle():
+    """Let the loop and the decoders do all they can without outside help."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+        for _ in range(os.cpu_count() or 1):
+            await asyncio.get_running_loop().run_in_executor(cpu_pool(), int)
+
+
+async def read_all(device, step):
+    size = device.info.size
+    parts = [await device.read(at, min(step, size - at)) for at in range(0, size, step)]
+    return b"".join(parts)

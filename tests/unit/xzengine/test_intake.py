@@ -1,0 +1,68 @@
+"""Bytes on their way in: ahead by a bound, in order, errors after what came before them."""
+
+import asyncio
+
+import pytest
+
+from nbdserve.errors import SourceUnavailableError
+from nbdserve.xzengine.intake import Intake
+
+
+class Stream:
+    def __init__(self, pieces, error=None):
+        self.pieces = pieces
+        self.error = error
+        self.given = 0
+        self.closed = False
+
+    async def __call__(self):
+        try:
+            for piece in self.pieces:
+                self.given += 1
+                yield piece
+            if self.error is not None:
+                raise self.error
+        finally:
+            self.closed = True
+
+
+async def turns():
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_it_receives_ahead_up_to_its_bound_and_on_when_they_are_taken():
+    stream = Stream([b"ab", b"cd", b"ef", b"gh", b"ij"])
+    async with Intake(stream(), 4) as intake:
+        await turns()
+        assert stream.given == 2
+        assert await intake.take() == [b"ab", b"cd"]
+        await turns()
+        assert stream.given == 4
+        assert await intake.take() == [b"ef", b"gh"]
+        assert await intake.take() == [b"ij"]
+    assert stream.closed
+
+
+async def test_a_failure_comes_after_what_came_before_it():
+    stream = Stream([b"ab"], SourceUnavailableError("away"))
+    async with Intake(stream(), 100) as intake:
+        await turns()
+        assert await intake.take() == [b"ab"]
+        with pytest.raises(SourceUnavailableError, match="away"):
+            await intake.take()
+
+
+async def test_more_than_there_is_is_an_error():
+    async with Intake(Stream([b"ab"])(), 100) as intake:
+        await intake.take()
+        with pytest.raises(SourceUnavailableError, match="ended within a block"):
+            await intake.take()
+
+
+async def test_leaving_early_closes_the_stream():
+    stream = Stream([b"ab"] * 100)
+    async with Intake(stream(), 4) as intake:
+        await intake.take()
+    assert stream.closed
+    assert stream.given < 10
