@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 from nbdserve import __version__
 from nbdserve.build import resolve
 from nbdserve.config import Configuration, read_configuration
-from nbdserve.errors import ConfigError, NbdserveError
+from nbdserve.errors import ConfigError, DeviceError, NbdserveError
 from nbdserve.helppages import element_page
 from nbdserve.logs import configure
 from nbdserve.params import DURATION, INTEGER, PORT, Kind
@@ -77,9 +77,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def run_command(name: str, command: Callable[[], int]) -> int:
     """Call `command`; turn what it raises into one line on stderr and an exit status."""
+    _fill_standard_streams()
     try:
         status = command()
-        sys.stdout.flush()
+        _show("")
     except BrokenPipeError:
         # the reader of our output has gone; the interpreter's last flush must not complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -91,12 +92,40 @@ def run_command(name: str, command: Callable[[], int]) -> int:
     return status
 
 
+def _show(text: str) -> None:
+    """Write to stdout, and with it whatever was printed before."""
+    try:
+        print(text, end="", flush=True)  # noqa: T201 -- the command's answer
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise DeviceError(f"cannot write to stdout: {exc.strerror}", exc.errno) from exc
+
+
+def _fill_standard_streams() -> None:
+    """Open /dev/null where stdin, stdout or stderr is closed.
+
+    Else the next socket would get its number: the log would go to a client, and libuv aborts the
+    process when such a socket is closed.
+    """
+    for number, stream in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
+            setattr(sys, stream, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
 def _failure(name: str, exc: BaseException) -> int:
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
-    if isinstance(exc, NbdserveError | OSError):
+    if isinstance(exc, NbdserveError):
         _complain(name, str(exc))
         return 2 if isinstance(exc, ConfigError) else 1
+    if isinstance(exc, OSError):
+        where = "" if exc.filename is None else f"{exc.filename}: "
+        _complain(name, f"{where}{exc.strerror or exc}")
+        return 1
     _complain(name, f"internal error: {type(exc).__name__}: {exc} (-v shows where)")
     log.debug("internal error", exc_info=exc)
     return 1
@@ -110,10 +139,10 @@ def _run(argv: Sequence[str]) -> int:
     arguments = parser().parse_intermixed_args(argv)
     if arguments.help is not None:
         page = element_page(arguments.help) if arguments.help else parser().format_help()
-        print(page, end="")  # noqa: T201 -- asked for
+        _show(page)
         return 0
     if arguments.version:
-        print(f"nbdserve {__version__}")  # noqa: T201 -- asked for
+        _show(f"nbdserve {__version__}\n")
         return 0
     configure(verbose=arguments.verbose, form=arguments.log_format or "text")
     configuration = _configuration(arguments)

@@ -1,14 +1,17 @@
 """Bad input of every kind: one clear line with the remedy, and the right exit status."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from daemon import nbdserve_argv, run_nbdserve
+from waiting import eventually
 
 
 def run_nbdctl(*words):
@@ -182,3 +185,47 @@ def test_ctrl_c_ends_quietly(tmp_path):
     assert process.returncode == 0
     assert "Traceback" not in told
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--print-uri", "--unix", "-", "null", "1M"]], ids=["help", "print-uri"]
+)
+def test_a_full_stdout_is_status_1(words):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            nbdserve_argv(*words), stdout=full, stderr=subprocess.PIPE,
+            text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert_one_line(done, 1, "cannot write to stdout: No space left")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_not_given_to_sockets(closed):
+    """A supervisor may start it so; libuv aborts when a socket with such a number is closed."""
+    words = shlex.join(nbdserve_argv("null", "1M", "--run", "nbdinfo --size $uri; exit 7"))
+    for command in (words, shlex.join(nbdserve_argv("--version"))):
+        done = subprocess.run(
+            ["sh", "-c", f"{command} {closed}"],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == (7 if command == words else 0), done
+        assert "rror" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_opening_is_the_exit_status(number):
+    process = subprocess.Popen(
+        nbdserve_argv("-U", "-", "--layer", "delay:open=1h", "null", "1M"),
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    status = Path(f"/proc/{process.pid}/status")
+
+    def is_handled():
+        caught = next(x for x in status.read_text().splitlines() if x.startswith("SigCgt:"))
+        return int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1
+
+    eventually(is_handled)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in told

@@ -57,8 +57,9 @@ class Clients:
 
     def refuse_on(self, sock: socket.socket) -> None:
         """Accept no more on this socket."""
-        self._listening.discard(sock)
-        self._loop.remove_reader(sock.fileno())
+        if sock in self._listening:
+            self._listening.remove(sock)
+            self._loop.remove_reader(sock.fileno())
 
     def add(self, sock: socket.socket, *, peer: str) -> None:
         """Serve a client on a connected non-blocking socket, owned from now on."""

@@ -8,12 +8,12 @@ the sockets are closed; what is not done by the deadline is aborted. A second si
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nbdserve.errors import DeviceError
 from nbdserve.server.captive import captive_environment, run_captive
 from nbdserve.server.clients import Clients
 from nbdserve.server.duplex import duplex
@@ -57,7 +57,7 @@ async def serve(
             Exports.open(exports, keep_going=config_file is not None), default=None
         )
         if opened is None:
-            return 128 + signal.SIGINT
+            return stop.status
         try:
             clients = Clients(opened, _limits(settings), most=settings.max_connections)
             if settings.single:
@@ -110,12 +110,28 @@ async def _serve(
     exports: Exports,
 ) -> int:
     names = exports.names()
-    uris = [listener.uri(name) for listener in listeners for name in names]
+    if settings.print_uri:
+        _print_uris([listener.uri(name) for listener in listeners for name in names])
     for listener in listeners:
         log.info("listening uri=%s", listener.uri(names[0]))
         clients.accept_on(listener.sock)
-    if settings.print_uri:
-        print("\n".join(uris), flush=True)  # noqa: T201 -- asked for by --print-uri
+    try:
+        return await _until_stopped(clients, listeners, settings, notifier, stop, names)
+    finally:
+        for listener in listeners:  # before they are closed: libuv aborts over a closed one
+            clients.refuse_on(listener.sock)
+        clients.abort()
+        await clients.gone()
+
+
+async def _until_stopped(
+    clients: Clients,
+    listeners: Sequence[Listener],
+    settings: ServerSettings,
+    notifier: Notifier,
+    stop: Stop,
+    names: Sequence[str],
+) -> int:
     async with asyncio.TaskGroup() as group:
         notifier.notify("READY=1", f"STATUS=serving {len(names)} exports")
         watchdog = group.create_task(_pat_watchdog(notifier))
@@ -123,10 +139,9 @@ async def _serve(
         if settings.run is None:
             await stop.told.wait()
         else:
-            environment = _environment(listeners[0], names[0])
-            status = await stop.unless_told(
-                run_captive(settings.run, environment), default=128 + signal.SIGTERM
-            )
+            captive = run_captive(settings.run, _environment(listeners[0], names[0]))
+            ended: int | None = await stop.unless_told(captive, default=None)
+            status = stop.status if ended is None else ended
         notifier.notify("STOPPING=1", "STATUS=draining")
         for listener in listeners:
             clients.refuse_on(listener.sock)
@@ -134,6 +149,15 @@ async def _serve(
         await _drain(clients, settings.drain_timeout, stop)
         watchdog.cancel()
     return status
+
+
+def _print_uris(uris: Sequence[str]) -> None:
+    try:
+        print("\n".join(uris), flush=True)  # noqa: T201 -- asked for by --print-uri
+    except OSError as exc:
+        raise DeviceError(
+            f"--print-uri: cannot write to stdout: {exc.strerror}", exc.errno
+        ) from exc
 
 
 async def _serve_single(clients: Clients, stop: Stop, settings: ServerSettings) -> int:

@@ -20,6 +20,8 @@ class Stop:
     def __init__(self) -> None:
         self.told = asyncio.Event()
         self.told_again = asyncio.Event()
+        self.status = 128 + signal.SIGTERM
+        """The exit status of what a signal cut short, as a shell tells it."""
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -37,6 +39,7 @@ class Stop:
     def tell(self, number: int) -> None:
         """Ask to stop, as a signal does."""
         log.info("asked to stop signal=%s", signal.Signals(number).name)
+        self.status = 128 + number
         if self.told.is_set():
             self.told_again.set()
         self.told.set()
