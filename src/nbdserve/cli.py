@@ -21,9 +21,9 @@ from nbdserve.config import Configuration, read_configuration
 from nbdserve.errors import ConfigError, DeviceError, NbdserveError
 from nbdserve.helppages import element_page
 from nbdserve.logs import configure
-from nbdserve.params import DURATION, INTEGER, PORT, Kind
+from nbdserve.params import COUNT, DURATION, MODE, PORT, TIMEOUT, Kind
 from nbdserve.settings import DEFAULT_PORT, ServerSettings, TcpListener, UnixListener
-from nbdserve.spec import ExportSpec, parse_layer, parse_source
+from nbdserve.spec import WIRE_TEXT, ExportSpec, parse_layer, parse_source
 
 __all__ = ["main", "parser"]
 
@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+_OF_AN_EXPORT = ("words", "layer", "name", "description", "read_only")
 _PRIVATE = "-"  # --unix -: a private socket
 _EPILOG = """\
 The leftmost layer is nearest the client, the rightmost nearest the source.
@@ -186,20 +187,22 @@ def _kind(kind: Kind[Any]) -> Any:
     return parse
 
 
-def _octal(text: str) -> int:
-    try:
-        return int(text, 8)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} will not do: an octal mode, e.g. 660") from None
-
-
 def _chain_options(group: Any) -> None:
     group.add_argument(
         "--layer", action="append", default=[], metavar="NAME[:key=value,…]",
         help="wrap what follows in a layer; may be given several times",
     )  # fmt: skip
-    group.add_argument("-e", "--name", metavar="EXPORT", help='the export\'s name (default "")')
-    group.add_argument("--description", metavar="TEXT", help="told to clients that list exports")
+    group.add_argument(
+        "-e",
+        "--name",
+        type=_kind(WIRE_TEXT),
+        metavar="EXPORT",
+        help='the export\'s name (default "")',
+    )
+    group.add_argument(
+        "--description", type=_kind(WIRE_TEXT), metavar="TEXT",
+        help="told to clients that list exports",
+    )  # fmt: skip
     group.add_argument("-r", "--read-only", action="store_true", help="refuse writes")
     group.add_argument(
         "-c", "--config", metavar="FILE", type=Path, help="serve what a TOML file describes"
@@ -211,7 +214,9 @@ def _listener_options(group: Any) -> None:
         "-U", "--unix", action="append", default=[], metavar="PATH|-",
         help="listen on a Unix socket; - makes a private one (see --print-uri)",
     )  # fmt: skip
-    group.add_argument("--unix-mode", type=_octal, metavar="MODE", help="its permissions, e.g. 660")
+    group.add_argument(
+        "--unix-mode", type=_kind(MODE), metavar="MODE", help="its permissions, e.g. 660"
+    )
     group.add_argument("--unix-owner", metavar="USER[:GROUP]", help="its owner")
     group.add_argument(
         "-p",
@@ -240,11 +245,11 @@ def _life_options(group: Any) -> None:
     )
     group.add_argument("--print-uri", action="store_true", help="print each export's URI on stdout")
     group.add_argument(
-        "--handshake-timeout", type=_kind(DURATION), metavar="D",
+        "--handshake-timeout", type=_kind(TIMEOUT), metavar="D",
         help="drop a client that has not chosen an export by then (default 10s)",
     )  # fmt: skip
     group.add_argument(
-        "--max-connections", type=_kind(INTEGER), metavar="N", help="clients at once (default 1000)"
+        "--max-connections", type=_kind(COUNT), metavar="N", help="clients at once (default 1000)"
     )
     group.add_argument(
         "--drain-timeout", type=_kind(DURATION), metavar="D",
@@ -270,8 +275,11 @@ def _other_options(group: Any) -> None:
 
 def _configuration(arguments: argparse.Namespace) -> Configuration:
     if arguments.config is not None:
-        if arguments.words or arguments.layer or arguments.name or arguments.read_only:
-            raise ConfigError("--config brings its own exports; name no source or layer besides")
+        if any(getattr(arguments, option) for option in _OF_AN_EXPORT):
+            raise ConfigError(
+                "--config brings its own exports; write sources, layers, names, descriptions and "
+                "read-only there"
+            )
         written = read_configuration(arguments.config)
         settings = _settings(arguments, written.settings)
         return Configuration(written.exports, settings, written.log_format, arguments.config)
@@ -299,8 +307,6 @@ def _settings(arguments: argparse.Namespace, written: ServerSettings) -> ServerS
         max_connections=_given(arguments.max_connections, written.max_connections),
         drain_timeout=_given(arguments.drain_timeout, written.drain_timeout),
     )
-    if settings.max_connections == 0:
-        raise ConfigError("--max-connections 0 would serve nobody")
     if settings.single and (settings.run or arguments.unix or arguments.port is not None):
         raise ConfigError("--single serves stdin and stdout; name no listener or --run besides")
     return settings

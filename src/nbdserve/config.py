@@ -13,6 +13,7 @@
 Every error names file, table and key, and all errors of a file are found before any is told.
 """
 
+import errno
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,19 +25,21 @@ from nbdserve.errors import ConfigError, DeviceError
 from nbdserve.logs import LogFormat
 from nbdserve.params import (
     BOOLEAN,
+    COUNT,
     DURATION,
-    INTEGER,
+    MODE,
     PATH,
     PORT,
     SIZE,
     TEXT,
+    TIMEOUT,
     Kind,
     Value,
     choice,
     closest,
 )
 from nbdserve.settings import DEFAULT_PORT, ServerSettings, TcpListener, UnixListener
-from nbdserve.spec import ElementSpec, ExportSpec
+from nbdserve.spec import WIRE_TEXT, ElementSpec, ExportSpec
 
 __all__ = ["SERVER_KEYS", "Configuration", "configuration_errors", "read_configuration"]
 
@@ -67,26 +70,17 @@ class ServerKey:
     many: bool = False
 
 
-def _parse_mode(value: Value) -> int:
-    try:
-        return int(str(value), 8) if isinstance(value, str) else int("x")
-    except ValueError:
-        raise ValueError('an octal mode in quotes, e.g. "660"') from None
-
-
-_MODE: Kind[int] = Kind('"MODE"', _parse_mode, lambda mode: f"{mode:o}")
-
 SERVER_KEYS: Final[Mapping[str, ServerKey]] = {
     "unix": ServerKey(PATH, "Unix socket to listen on", many=True),
-    "unix-mode": ServerKey(_MODE, "its permissions"),
+    "unix-mode": ServerKey(MODE, 'its permissions, in quotes, e.g. "660"'),
     "unix-owner": ServerKey(TEXT, "its owner, user[:group]"),
     "port": ServerKey(PORT, f"TCP port to listen on (default {DEFAULT_PORT})"),
     "bind": ServerKey(TEXT, "address to listen on (default loopback only)", many=True),
     "pid-file": ServerKey(PATH, "where to write the process id"),
-    "handshake-timeout": ServerKey(DURATION, "for a client to choose an export (default 10s)"),
-    "max-connections": ServerKey(INTEGER, "clients at once (default 1000)"),
+    "handshake-timeout": ServerKey(TIMEOUT, "for a client to choose an export (default 10s)"),
+    "max-connections": ServerKey(COUNT, "clients at once (default 1000)"),
     "drain-timeout": ServerKey(DURATION, "for requests in flight at shutdown (default 30s)"),
-    "max-in-flight": ServerKey(INTEGER, "requests at once, a connection (default 256)"),
+    "max-in-flight": ServerKey(COUNT, "requests at once, a connection (default 256)"),
     "max-in-flight-bytes": ServerKey(SIZE, "of their data, a connection (default 8M)"),
     "log-format": ServerKey(choice("text", "json"), "form of the log (default text)"),
 }
@@ -126,7 +120,8 @@ def _read(path: Path) -> tuple[Configuration | None, list[ConfigError]]:
     try:
         tree = tomllib.loads(path.read_text())
     except OSError as exc:
-        raise DeviceError(f"{path}: {exc.strerror}; check the path", exc.errno) from exc
+        remedy = "check its permissions" if exc.errno == errno.EACCES else "check the path"
+        raise DeviceError(f"{path}: {exc.strerror}; {remedy}", exc.errno) from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         return None, [ConfigError(f"not valid TOML: {exc}", file=path)]
     reader = _Reader(path)
@@ -223,8 +218,8 @@ class _Reader:
             return None
         source = self._element(table["source"], label, "source")
         elements = [self._element(layer, label, "layers") for layer in layers]
-        name = self._parsed(TEXT, table.get("name", ""), label, "name")
-        description = self._parsed(TEXT, table.get("description", ""), label, "description")
+        name = self._parsed(WIRE_TEXT, table.get("name", ""), label, "name")
+        description = self._parsed(WIRE_TEXT, table.get("description", ""), label, "description")
         read_only = self._parsed(BOOLEAN, table.get("read-only", False), label, "read-only")
         if len(self.errors) > before or source is None:
             return None

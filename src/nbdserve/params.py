@@ -23,13 +23,16 @@ from nbdserve.errors import ConfigError
 
 __all__ = [
     "BOOLEAN",
+    "COUNT",
     "DURATION",
     "FRACTION",
     "INTEGER",
+    "MODE",
     "PATH",
     "PORT",
     "SIZE",
     "TEXT",
+    "TIMEOUT",
     "Given",
     "Kind",
     "Param",
@@ -52,10 +55,12 @@ Given = Sequence[tuple[str, Value]]
 _METADATA = "nbdserve"
 _REQUIRED: Any = object()
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTPE]?)(?:i?B)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([KMGTPE]?)(?:i?B)?", re.IGNORECASE)
+_MOST = (1 << 63) - 1  # off_t; clients take a size for a signed number too
 _SIZE_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50, "E": 60}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)")
+_DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(ms|s|m|h|)")
 _DURATION_UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_MODE = re.compile(r"[0-7]{1,3}|0[0-7]{3}")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -196,15 +201,16 @@ def closest(written: str, known: Iterable[str]) -> str:
 
 
 def _parse_size(value: Value) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
     match = _SIZE.fullmatch(str(value).strip())
     if match is None or isinstance(value, bool):
         raise ValueError("a size in bytes, with K, M, G or T for powers of 1024, e.g. 64M")
     number, unit = match.groups()
     shift = _SIZE_UNITS[unit.upper()]
     # integers stay exact: a float loses the last bytes of a large image
-    return int(number) << shift if number.isdigit() else int(float(number) * (1 << shift))
+    size = int(number) << shift if number.isdigit() else int(float(number) * (1 << shift))
+    if size > _MOST:
+        raise ValueError("a size is less than 8E")
+    return size
 
 
 def _show_size(value: int) -> str:
@@ -226,6 +232,26 @@ def _show_duration(value: float) -> str:
     if 0 < value < 1:
         return f"{value * 1000:g}ms"
     return f"{value:g}s"
+
+
+def _parse_timeout(value: Value) -> float:
+    seconds = _parse_duration(value)
+    if seconds == 0:
+        raise ValueError("a duration over 0; nothing is done in no time")
+    return seconds
+
+
+def _parse_count(value: Value) -> int:
+    number = _parse_integer(value)
+    if number == 0:
+        raise ValueError("a whole number, 1 or more")
+    return number
+
+
+def _parse_mode(value: Value) -> int:
+    if not isinstance(value, str) or not _MODE.fullmatch(value):
+        raise ValueError('an octal mode from "0" to "777"')
+    return int(value, 8)
 
 
 def _parse_integer(value: Value) -> int:
@@ -275,6 +301,9 @@ def _parse_path(value: Value) -> Path:
 SIZE: Kind[int] = Kind("SIZE", _parse_size, _show_size)
 DURATION: Kind[float] = Kind("DURATION", _parse_duration, _show_duration)
 INTEGER: Kind[int] = Kind("N", _parse_integer)
+COUNT: Kind[int] = Kind("N", _parse_count)
+TIMEOUT: Kind[float] = Kind("DURATION", _parse_timeout, _show_duration)
+MODE: Kind[int] = Kind("MODE", _parse_mode, lambda mode: f"{mode:o}")
 PORT: Kind[int] = Kind("PORT", _parse_port)
 BOOLEAN: Kind[bool] = Kind("BOOL", _parse_boolean, lambda value: "true" if value else "false")
 FRACTION: Kind[float] = Kind("FRACTION", _parse_fraction)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbdserve.errors import ConfigError
-from nbdserve.params import Given
+from nbdserve.params import Given, Kind, Value
+from nbdserve.protocol.constants import MAX_STRING
 
-__all__ = ["ElementSpec", "ExportSpec", "parse_layer", "parse_source"]
+__all__ = ["WIRE_TEXT", "ElementSpec", "ExportSpec", "parse_layer", "parse_source"]
 
 _KEY = re.compile(r"([a-z][a-z0-9_-]*)=(.*)", re.DOTALL)
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
@@ -49,6 +50,21 @@ class ExportSpec:
     description: str = ""
     read_only: bool = False
     file: Path | None = None
+
+
+def _parse_wire_text(value: Value) -> str:
+    text = str(value)
+    try:
+        fits = len(text.encode()) <= MAX_STRING and "\0" not in text
+    except UnicodeEncodeError:  # bytes of the command line that are no UTF-8
+        fits = False
+    if not fits:
+        raise ValueError(f"at most {MAX_STRING} bytes of UTF-8 without NUL")
+    return text
+
+
+WIRE_TEXT: Kind[str] = Kind("TEXT", _parse_wire_text)
+"""A text that clients are told: the name of an export, its description."""
 
 
 def parse_layer(text: str) -> ElementSpec:

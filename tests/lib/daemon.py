@@ -17,7 +17,12 @@ _READY_WITHIN = 60  # seconds; opening a far image takes a few, a hang takes for
 
 def nbdserve_argv(*words: object) -> list[str]:
     """Build the command line, run by this very interpreter."""
-    return [sys.executable, "-m", "nbdserve", *map(str, words)]
+    return [
+        sys.executable,
+        "-m",
+        "nbdserve",
+        *(w if isinstance(w, bytes) else str(w) for w in words),
+    ]
 
 
 def run_nbdserve(*words: object, **options) -> subprocess.CompletedProcess[str]:

@@ -51,9 +51,18 @@ def assert_one_line(done, status, *parts):
         (["--unknown", "null", "1M"], ["--unknown"]),
         (["--handshake-timeout", "soon", "null", "1M"], ["a duration"]),
         (["--single", "--port", "1", "null", "1M"], ["--single"]),
-        (["--max-connections", "0", "null", "1M"], ["nobody"]),
+        (["--max-connections", "0", "null", "1M"], ["--max-connections", "1 or more"]),
+        (["--handshake-timeout", "0", "null", "1M"], ["--handshake-timeout", "over 0"]),
+        (["--name", "x" * 4097, "null", "1M"], ["--name", "at most 4096 bytes"]),
+        (["--description", b"\xff", "null", "1M"], ["--description", "UTF-8"]),
+        (["null", "8E"], ["source null: size", "less than 8E"]),
+        (["http", "ftp://x/"], ["no http:// or https:// URL"]),
+        (["http", "http://x/", "connections=0"], ["connections", "1 or more"]),
+        (["--config", "x", "--description", "y"], ["--config brings its own exports"]),
         (["--unix", "/" + "x" * 200, "null", "1M"], ["longer than 107 bytes"]),
         (["--unix-mode", "9", "--unix", "-", "null", "1M"], ["octal mode"]),
+        (["--unix-mode=-1", "--unix", "-", "null", "1M"], ["octal mode"]),
+        (["--unix-mode", "77777", "--unix", "-", "null", "1M"], ["octal mode"]),
         (["--help", "fiel"], ["no source or layer", "did you mean 'file'"]),
     ],
 )
@@ -150,6 +159,21 @@ def test_check_tells_every_error_of_a_configuration(tmp_path):
     done = run_nbdctl("check", config)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 6, done.stderr
+
+
+def test_check_tells_of_limits_that_would_serve_nobody(tmp_path):
+    config = tmp_path / "bad.toml"
+    config.write_text(
+        '[server]\nunix-mode = "77777"\nmax-connections = 0\nmax-in-flight = 0\n'
+        'handshake-timeout = 0\n[[export]]\nname = "\\u0000"\n'
+        'source = { type = "null", size = "1M" }\n'
+    )
+    done = run_nbdctl("check", config)
+    assert done.returncode == 2
+    told = done.stderr.splitlines()
+    keys = ["unix-mode", "max-connections", "max-in-flight", "handshake-timeout", "name"]
+    assert len(told) == len(keys)
+    assert all(f": {key}: " in line for key, line in zip(keys, told, strict=True))
 
 
 def test_check_spells_a_good_configuration_out(tmp_path):

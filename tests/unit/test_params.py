@@ -7,12 +7,15 @@ import pytest
 from nbdserve.errors import ConfigError
 from nbdserve.params import (
     BOOLEAN,
+    COUNT,
     DURATION,
     FRACTION,
     INTEGER,
+    MODE,
     PORT,
     SIZE,
     TEXT,
+    TIMEOUT,
     choice,
     closest,
     param,
@@ -51,6 +54,35 @@ def test_what_is_no_size(text):
         return
     with pytest.raises(ValueError, match="a size in bytes"):
         SIZE.parse(text)
+
+
+@pytest.mark.parametrize("text", ["8E", 1 << 63, "9223372036854775808", "8388608.5T"])
+def test_a_size_fits_63_bits(text):
+    with pytest.raises(ValueError, match="less than 8E"):
+        SIZE.parse(text)
+
+
+def test_numbers_of_absurd_length_are_refused_like_any_other_word():
+    with pytest.raises(ValueError, match="a size in bytes"):
+        SIZE.parse("9" * 5000 + ".5")
+    with pytest.raises(ValueError, match="a duration"):
+        DURATION.parse("9" * 5000)
+
+
+def test_a_count_and_a_timeout_are_over_0():
+    assert COUNT.parse("1") == 1
+    assert TIMEOUT.parse("1ms") == 0.001
+    with pytest.raises(ValueError, match="1 or more"):
+        COUNT.parse("0")
+    with pytest.raises(ValueError, match="over 0"):
+        TIMEOUT.parse("0s")
+
+
+def test_a_mode_is_the_permissions_alone():
+    assert [MODE.parse(text) for text in ("0", "660", "0660", "777")] == [0, 0o660, 0o660, 0o777]
+    for text in ("8", "-1", "7777", "1777", "0o660", "", 660):
+        with pytest.raises(ValueError, match="octal mode"):
+            MODE.parse(text)
 
 
 @pytest.mark.parametrize("value", [0, 1, 1000, 1024, 1536, 1 << 20, 3 << 30, (1 << 40) + 1])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbdserve.params import BOOLEAN, DURATION, INTEGER, PATH, TEXT, param
+from nbdserve.params import BOOLEAN, COUNT, DURATION, PATH, TEXT, param
 
 __all__ = ["HttpParams"]
 
@@ -13,7 +13,7 @@ class HttpParams:
     """Parameters of `http`."""
 
     url: str = param(TEXT, argument=True, help="the file, http:// or https://")
-    connections: int = param(INTEGER, default=8, help="requests to the server at once")
+    connections: int = param(COUNT, default=8, help="requests to the server at once")
     timeout: float = param(
         DURATION, default=30.0, help="give a request up when no byte came for so long"
     )
