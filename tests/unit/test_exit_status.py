@@ -56,9 +56,11 @@ def assert_one_line(done, status, *parts):
         (["--name", "x" * 4097, "null", "1M"], ["--name", "at most 4096 bytes"]),
         (["--description", b"\xff", "null", "1M"], ["--description", "UTF-8"]),
         (["null", "8E"], ["source null: size", "less than 8E"]),
+        (["http", "http://x:99999/"], ["http://x:99999/", "no URL", "ort"]),
         (["http", "ftp://x/"], ["no http:// or https:// URL"]),
         (["http", "http://x/", "connections=0"], ["connections", "1 or more"]),
         (["--config", "x", "--description", "y"], ["--config brings its own exports"]),
+        (["--unix-owner", "no-such-user", "--unix", "-", "null", "1M"], ["no-such-user", "USER"]),
         (["--unix", "/" + "x" * 200, "null", "1M"], ["longer than 107 bytes"]),
         (["--unix-mode", "9", "--unix", "-", "null", "1M"], ["octal mode"]),
         (["--unix-mode=-1", "--unix", "-", "null", "1M"], ["octal mode"]),
@@ -109,6 +111,11 @@ def test_a_gzip_file_under_xz_is_told_apart(tmp_path):
     assert_one_line(run_nbdserve("--layer", "xz", "file", tmp_path / "disk.gz"), 1, "gzip")
 
 
+def test_an_empty_file_under_xz_is_told_apart(tmp_path):
+    (tmp_path / "disk.xz").touch()
+    assert_one_line(run_nbdserve("--layer", "xz", "file", tmp_path / "disk.xz"), 1, "is empty")
+
+
 def test_a_truncated_xz_file_is_status_1(tmp_path):
     raw = tmp_path / "disk.img"
     raw.write_bytes(os.urandom(100_000))
@@ -130,7 +137,7 @@ def test_a_server_that_does_not_answer_is_status_1():
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     done = run_nbdserve("http", f"http://127.0.0.1:{port}/x", "retry-for=0")
-    assert_one_line(done, 1, "127.0.0.1")
+    assert_one_line(done, 1, f"cannot connect to 127.0.0.1 port {port}: Connection refused")
 
 
 def test_a_folder_that_is_missing_for_the_socket_is_status_1(tmp_path):

@@ -23,6 +23,8 @@ _BOOT_SIGNATURE = b"\x55\xaa"  # at byte 510 of a disk with a partition table
 
 def guess(head: bytes) -> str:
     """Say what a file is that begins with `head` (512 bytes if it has them), and the remedy."""
+    if not head:
+        return "the file is empty: check that it was written and fetched"
     for magic, answer in _MAGIC:
         if head.startswith(magic):
             return answer

@@ -200,7 +200,14 @@ def _make_way(path: Path) -> None:
 def _give_rights(path: Path, wanted: UnixListener) -> None:
     if wanted.owner is not None:
         user, group = _ids(wanted.owner)
-        os.chown(path, user, group)
+        try:
+            os.chown(path, user, group)
+        except PermissionError as exc:
+            raise DeviceError(
+                f"cannot give {path} to {wanted.owner}: {exc.strerror}; run as root, or name a "
+                "group this user is in",
+                exc.errno,
+            ) from exc
     path.chmod(0o777 & ~_umask() if wanted.mode is None else wanted.mode)
 
 
@@ -214,8 +221,14 @@ def _ids(owner: str) -> tuple[int, int]:
     """Look up `user[:group]`; -1 leaves that one as it is."""
     user, _, group = owner.partition(":")
     try:
-        uid = -1 if not user else int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
-        gid = -1 if not group else int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+        uid = -1 if not user else int(user) if _is_id(user) else pwd.getpwnam(user).pw_uid
+        gid = -1 if not group else int(group) if _is_id(group) else grp.getgrnam(group).gr_gid
     except KeyError as exc:
-        raise ConfigError(f"no such socket owner {owner!r}: {exc.args[0]}") from exc
+        raise ConfigError(
+            f"socket owner {owner!r}: no such user or group; write USER[:GROUP], names or numbers"
+        ) from exc
     return uid, gid
+
+
+def _is_id(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10  # uid_t has 32 bits

@@ -141,9 +141,10 @@ class Origin:
 def _parse_url(text: str) -> URL:
     try:
         url = URL(text, encoded=True)  # signed addresses must not be quoted anew
+        usable = url.scheme in ("http", "https") and url.host and url.port
     except ValueError as exc:
         raise ConfigError(f"{text!r} is no URL: {exc}", table="source http", key="url") from exc
-    if url.scheme not in ("http", "https") or not url.host:
+    if not usable:
         raise ConfigError(f"{text!r} is no http:// or https:// URL", table="source http", key="url")
     return url
 

@@ -7,6 +7,7 @@ the error it is.
 
 import asyncio
 import logging
+import os
 import random
 import time
 from typing import NoReturn
@@ -77,11 +78,22 @@ class Tries:
             raise exc
         if isinstance(exc, aiohttp.InvalidURL):
             raise DeviceError(f"http: {self._name}: redirected to {exc}") from exc
-        if self._opening and isinstance(exc, aiohttp.ClientConnectorError):
-            self._give_up(str(exc), exc)  # nothing was ever there: say so at once
+        if isinstance(exc, aiohttp.ClientConnectorError):
+            cause = f"cannot connect to {exc.host} port {exc.port}: {_reason(exc.os_error)}"
+            if self._opening:
+                self._give_up(cause, exc)  # nothing was ever there: say so at once
+            return cause, None
         return str(exc) or type(exc).__name__, None
 
     def _give_up(self, cause: str, exc: Exception) -> NoReturn:
         raise SourceUnavailableError(
             f"http: {self._name}: {cause}; check the URL, the server and the network"
         ) from exc
+
+
+def _reason(error: OSError) -> str:
+    """Say why a connection was refused; asyncio's own text is the address once more."""
+    text = error.strerror or str(error)
+    if error.errno and text.startswith("Connect call failed"):
+        return os.strerror(error.errno)
+    return text
