@@ -260,3 +260,13 @@ def test_a_signal_while_opening_is_the_exit_status(number):
     _, told = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert "Traceback" not in told
+
+
+def test_ctrl_c_while_modules_are_imported_ends_quietly(tmp_path):
+    (tmp_path / "argparse.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = run_nbdserve("--version", env=environment)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == ""
