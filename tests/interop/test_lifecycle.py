@@ -17,6 +17,7 @@ from daemon import daemon, nbdserve_argv, run_nbdserve
 from nbdserve.protocol.constants import Command
 from nbdserve.protocol.messages import Request
 from nbdserve.protocol.requests import encode_request
+from tools import ENVIRONMENT
 from waiting import eventually, taken
 
 
@@ -355,3 +356,37 @@ def test_an_export_that_cannot_be_opened_keeps_no_other_from_being_served(tmp_pa
         late.write_bytes(bytes(4096))
         assert subprocess.run([*size, server.uri("late")], check=False).returncode == 0
         assert "export cannot be opened export='late'" in server.log
+
+
+def test_a_slow_export_does_not_stall_the_others(tmp_path):
+    """Mistake (18): one export's source hangs, each kind of request of another goes on."""
+    config = tmp_path / "nbdserve.toml"
+    config.write_text(
+        """
+        [server]
+        drain-timeout = "0s"
+        [[export]]
+        name = ""
+        layers = [{ type = "delay", read = "1h" }]
+        source = { type = "null", size = "1M" }
+        [[export]]
+        name = "quick"
+        source = { type = "memory", size = "1M" }
+        """
+    )
+    with daemon(options=["--config", config]) as server, raw(server.socket) as slow:
+        for cookie in range(200):  # all are under way at once: a connection has 256
+            send(slow, Command.READ, 0, 512, cookie)
+        eventually(lambda: taken(slow))
+        script = (
+            "h.pwrite(b'x' * 512, 0); h.flush(); h.zero(512, 512)\n"
+            "assert h.pread(1024, 0) == b'x' * 512 + bytes(512)\n"
+        )
+        argv = ["nbdsh", "--base-allocation", "-u", server.uri("quick"), "-c", script]
+        done = subprocess.run(
+            argv, capture_output=True, text=True, check=False, timeout=60, env=ENVIRONMENT
+        )
+        assert done.returncode == 0, done.stderr
+        slow.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            slow.recv(1)  # its own requests still wait

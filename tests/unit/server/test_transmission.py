@@ -136,6 +136,32 @@ async def test_df_gets_one_content_chunk_of_data_even_for_zeroes(connect):
     assert await wire.chunk() == (1, DATA, 1, bytes(8) + bytes(1 << 20))
 
 
+async def test_a_simple_reply_to_a_read_that_fails_is_an_error_and_no_data(connect):
+    """A header with error 0 could not be taken back but by a hard disconnect."""
+    device = GatedDevice()
+    device.hot = False
+    device.failure = DeviceError("disk on fire")
+    wire = await connect(device, ReplyMode.SIMPLE)
+    await wire.send(read(0, 1 << 20, cookie=1))
+    assert await wire.simple(1 << 20) == (WireError.EIO, 1, b"")
+    device.failure = None
+    await wire.send(read(0, 512, cookie=2))
+    assert await wire.simple(512) == (0, 2, bytes(device.data[:512]))
+
+
+@MODES
+async def test_a_write_of_64_mib_is_carried_out(connect, mode):
+    device = GatedDevice(0)
+    size = 64 << 20
+    device.data = bytearray(size)
+    device._info = type(device._info)(size, BlockSize(), ALL)
+    wire = await connect(device, mode)
+    payload = bytes(range(1, 256)) * (size // 255) + bytes(size % 255)
+    await wire.send(write(0, payload))
+    assert (await result(wire))[:2] == (0, 1)
+    assert device.data == payload
+
+
 @MODES
 @pytest.mark.parametrize("size", [5, 4096, 1 << 20])
 async def test_a_write_arrives_whole(connect, mode, size):
