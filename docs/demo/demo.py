@@ -274,8 +274,8 @@ def witnessed(log: Path) -> tuple[int, int, int]:
 def cost(told: list[str]) -> tuple[int, int, int]:
     """Read the same off nbdserve's log, since another's web server keeps its own to itself."""
     found = re.search(
-        r"http opened .* size=(\d+).*http closed .* requests=(\d+) received=(\d+)",
-        " ".join(told), re.DOTALL,
+        r"http opened [^\n]* size=(\d+)(?s:.*)http closed [^\n]* requests=(\d+) received=(\d+)",
+        " ".join(told),
     )  # fmt: skip
     if found is None:
         raise DemoError("nbdserve did not tell what it fetched; please report this")

@@ -32,29 +32,36 @@ def demo():
     )  # fmt: skip
 
 
+def cost(done):
+    """What a demo told: requests, bytes fetched, size of the file."""
+    told = r"(\d+) HTTP requests, (\d+) bytes fetched of a file of (\d+)"
+    return map(int, re.search(told, done.stdout).groups())
+
+
 def test_the_demo_copies_the_image_back_and_tells_what_it_cost(demo):
     assert demo.returncode == 0, demo.stderr
     sums = re.findall(r"sha256 .*: +([0-9a-f]{64})", demo.stdout)
     assert len(sums) == 2
     assert sums[0] == sums[1]
-    requests, fetched, size = map(
-        int, re.search(r"(\d+) HTTP requests, (\d+) bytes fetched of a file of (\d+)", demo.stdout)
-        .groups()
-    )  # fmt: skip
+    requests, fetched, size = cost(demo)
     assert requests <= 1.1 * 16 + 1
     assert fetched <= 1.02 * size
     assert "Type next" in demo.stdout
 
 
 def test_the_demo_takes_a_url_of_the_users_own(demo, tmp_path):
+    packed = ROOT / "build" / "demo" / "web" / "disk.img.xz"
     with nginx(tmp_path / "web") as web:
-        (web.files / "mine.raw.xz").symlink_to(ROOT / "build" / "demo" / "web" / "disk.img.xz")
+        (web.files / "mine.raw.xz").symlink_to(packed)
         done = subprocess.run(
             [sys.executable, "docs/demo/demo.py", web.url("mine.raw.xz")],
             cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "HTTP requests" in done.stdout
+    requests, fetched, size = cost(done)
+    assert requests <= 1.1 * 16 + 1
+    assert size == packed.stat().st_size
+    assert size - 4096 <= fetched <= 1.02 * size
     assert "qemu-system-x86_64" in done.stdout
 
 
