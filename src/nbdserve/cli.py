@@ -307,8 +307,10 @@ def _settings(arguments: argparse.Namespace, written: ServerSettings) -> ServerS
         max_connections=_given(arguments.max_connections, written.max_connections),
         drain_timeout=_given(arguments.drain_timeout, written.drain_timeout),
     )
-    if settings.single and (settings.run or arguments.unix or arguments.port is not None):
-        raise ConfigError("--single serves stdin and stdout; name no listener or --run besides")
+    if settings.single and (_listeners(arguments) or settings.run or settings.print_uri):
+        raise ConfigError(
+            "--single serves stdin and stdout; name no listener, --run or --print-uri besides"
+        )
     return settings
 
 

@@ -51,6 +51,8 @@ def assert_one_line(done, status, *parts):
         (["--unknown", "null", "1M"], ["--unknown"]),
         (["--handshake-timeout", "soon", "null", "1M"], ["a duration"]),
         (["--single", "--port", "1", "null", "1M"], ["--single"]),
+        (["--single", "--bind", "::1", "null", "1M"], ["--single"]),
+        (["--single", "--print-uri", "null", "1M"], ["--single", "--print-uri"]),
         (["--max-connections", "0", "null", "1M"], ["--max-connections", "1 or more"]),
         (["--handshake-timeout", "0", "null", "1M"], ["--handshake-timeout", "over 0"]),
         (["--name", "x" * 4097, "null", "1M"], ["--name", "at most 4096 bytes"]),

@@ -26,6 +26,7 @@ from nbdserve.server.stop import Stop
 from nbdserve.server.systemd import Notifier, take_listen_fds, watchdog_interval
 from nbdserve.settings import ServerSettings, TcpListener, UnixListener
 from nbdserve.spec import ExportSpec
+from nbdserve.threads import run_io
 
 __all__ = ["serve"]
 
@@ -61,7 +62,8 @@ async def serve(
         try:
             clients = Clients(opened, _limits(settings), most=settings.max_connections)
             if settings.single:
-                return await _serve_single(clients, stop, settings)
+                with pid_file(settings.pid_file):
+                    return await _serve_single(clients, stop, settings)
             with contextlib.ExitStack() as stack:
                 listeners = _listen(settings, passed, stack)
                 stack.enter_context(pid_file(settings.pid_file))
@@ -161,10 +163,12 @@ def _print_uris(uris: Sequence[str]) -> None:
 
 
 async def _serve_single(clients: Clients, stop: Stop, settings: ServerSettings) -> int:
-    sock = duplex(sys.stdin.fileno(), sys.stdout.fileno())
-    clients.add(sock, peer="stdin")
+    pair = duplex(sys.stdin.fileno(), sys.stdout.fileno())
+    clients.add(pair.sock, peer="stdin")
     await stop.unless_told(clients.gone(), default=None)
     await _drain(clients, settings.drain_timeout, stop)
+    if not await run_io(pair.delivered, settings.drain_timeout):
+        log.warning("stdout does not take the last replies")
     return 0
 
 
