@@ -10,27 +10,28 @@ SOURCE = Path(__file__).parents[2] / "src"
 # From the ground up; a package stands for all its modules. Parts of one floor may use each other
 # where the floor is marked so, but for sources and layers, which never do.
 FLOORS = [
-    {"errors", "extents", "ranges", "buffers", "__init__"},
+    {"__init__", "buffers", "errors", "extents", "ranges"},
     {
-        "device",
         "blockcache",
-        "stats",
-        "threads",
+        "datafile",
+        "device",
+        "formats",
         "params",
         "protocol",
-        "formats",
-        "datafile",
+        "sequences",
+        "stats",
+        "threads",
         "unbroken",
     },
-    {"spec", "settings", "logs", "overlay", "xzengine"},
-    {"sources", "layers"},
+    {"logs", "overlay", "settings", "spec", "xzengine"},
+    {"layers", "sources"},
     {"registry"},
     {"build", "testing"},
     {"config", "helppages", "inspection"},
     {"server"},
     {"cli"},
     {"nbdctl"},
-    {"reference", "__main__"},
+    {"__main__", "reference"},
 ]
 APART = {"sources", "layers"}
 CODEC = {"nbdserve.protocol", "nbdserve.errors", "nbdserve.extents"}
