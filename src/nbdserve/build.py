@@ -1,100 +1,199 @@
 """From a spec to an opened chain: one chain an export, shared by all its connections.
 
+Chains that begin alike share what they have in common: the lower elements, as far up as they are
+equal and nothing writes to them, are opened once and closed with the last chain that stands on
+them. So ten guests on one image have one index, one cache of decoded data, and one fetch of each
+block.
+
 Invariants: devices are opened inner first and closed outer first; if one cannot be opened, those
-beneath it are closed again before the error goes on.
+beneath it are closed again before the error goes on. A shared part is opened by a task of its own:
+who gives up waiting ends it only if nobody else waits, a failure is told to all who do, and the
+next one tries anew. A part that is being closed is never handed out, and not opened a second time
+before it is closed.
 """
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from nbdserve.chainplan import Step, plan, resolve
 from nbdserve.device import Device
-from nbdserve.params import params_from
-from nbdserve.registry import find_layer, find_source
-from nbdserve.spec import ElementSpec, ExportSpec
+from nbdserve.spec import ExportSpec
 
-__all__ = ["Chain", "open_chain", "resolve"]
+__all__ = ["Chain", "ChainPool", "open_chain", "resolve"]
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """An opened chain of devices.
+@dataclass(eq=False, slots=True)
+class _Part:
+    """An opened device, and the part it stands on.
 
     Attributes:
-        devices: the source first, the layer nearest the client last.
+        share: who uses it, if chains share it.
     """
 
-    devices: tuple[Device, ...]
+    device: Device
+    beneath: "_Part | None"
+    share: "_Share | None" = None
+
+    def devices(self) -> Iterator[Device]:
+        """Give the devices, the outermost first."""
+        yield self.device
+        if self.beneath is not None:
+            yield from self.beneath.devices()
+
+    async def release(self) -> None:
+        """Close the device and release what it stands on, if this was the last use."""
+        if self.share is not None:
+            await self.share.leave()
+        else:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the device, and release what it stands on even if that fails."""
+        try:
+            await self.device.close()
+        except Exception:
+            log.exception("closing a device failed device=%s", type(self.device).__name__)
+        finally:
+            if self.beneath is not None:
+                await self.beneath.release()
+
+
+class _Share:
+    """A part that several chains use: on its way, open, or being closed.
+
+    Args:
+        opening: opens it.
+        forget: called when it can be joined no more and is closed.
+
+    Attributes:
+        closing: closes it, once its last user has left.
+    """
+
+    def __init__(self, opening: asyncio.Task[_Part], forget: Callable[["_Share"], None]) -> None:
+        self.closing: asyncio.Task[None] | None = None
+        self._opening = opening
+        self._forget = forget
+        self._users = 0
+        opening.add_done_callback(self._opened)
+
+    async def join(self) -> _Part:
+        """Wait for the part to be open; who gets it releases it once.
+
+        Raises:
+            NbdserveError: it cannot be opened.
+        """
+        self._users += 1
+        try:
+            await asyncio.wait((self._opening,))
+            return self._opening.result()
+        except BaseException:
+            await self.leave()
+            raise
+
+    async def leave(self) -> None:
+        """Stop using it; the last one out closes it, to the end whatever becomes of the caller."""
+        self._users -= 1
+        if self._users == 0:
+            self.closing = asyncio.get_running_loop().create_task(self._close())
+            await asyncio.wait((self.closing,))
+
+    def _opened(self, opening: asyncio.Task[_Part]) -> None:
+        if opening.cancelled() or opening.exception() is not None:
+            self._forget(self)
+        else:
+            opening.result().share = self
+
+    async def _close(self) -> None:
+        self._opening.cancel()
+        await asyncio.wait((self._opening,))
+        if not self._opening.cancelled() and self._opening.exception() is None:
+            await self._opening.result().close()
+        self._forget(self)
+
+
+class Chain:
+    """An opened chain of devices; `ChainPool.open` makes it."""
+
+    def __init__(self, part: _Part) -> None:
+        self._part = part
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """The source first, the layer nearest the client last; some may be other chains' too."""
+        return tuple(self._part.devices())[::-1]
 
     @property
     def outermost(self) -> Device:
         """The device that requests go to."""
-        return self.devices[-1]
+        return self._part.device
 
     async def close(self) -> None:
-        """Close every device, outer first; a failing close never keeps the others open."""
-        for device in reversed(self.devices):
-            await _close(device)
+        """Close every device that no other chain uses, outer first; called once.
+
+        A failing close never keeps the others open.
+        """
+        await self._part.release()
 
 
-def resolve(spec: ExportSpec) -> list[tuple[str, ElementSpec, type[Device], Any]]:
-    """Look up each element of a spec and parse its parameters, source first; opens nothing.
+class ChainPool:
+    """The chains of one process: it knows which parts are open, so that they can be shared.
 
-    Returns:
-        For each element: how messages call it, its spec, its class and its params.
-
-    Raises:
-        ConfigError: an unknown element or a bad parameter.
+    One event loop, no threads.
     """
-    found: list[tuple[str, ElementSpec, type[Device], Any]] = []
-    classes: Sequence[tuple[str, ElementSpec, type[Device]]] = [
-        (f"source {spec.source.name}", spec.source, find_source(spec.source.name)),
-        *((f"layer {e.name}", e, find_layer(e.name)) for e in reversed(spec.layers)),
-    ]
-    for label, element, cls in classes:
-        params = params_from(cls.Params, element.given, element=label, file=spec.file)
-        found.append((label, element, cls, params))
-    return found
+
+    def __init__(self) -> None:
+        self._shares: dict[Hashable, _Share] = {}
+
+    async def open(self, spec: ExportSpec) -> Chain:
+        """Build and open the chain a spec describes.
+
+        Raises:
+            ConfigError: the spec is wrong as written.
+            DeviceError: an element could not be opened; nothing is left open for it.
+        """
+        return Chain(await self._acquire(plan(spec)))
+
+    async def _acquire(self, steps: Sequence[Step]) -> _Part:
+        """Open the last of the steps on top of the others, or join whoever did."""
+        if not steps[-1].shared:
+            return await self._open(steps)
+        key = tuple(step.key for step in steps)
+        while (share := self._shares.get(key)) is not None and share.closing is not None:
+            await asyncio.wait((share.closing,))
+        if share is None:
+            opening = asyncio.get_running_loop().create_task(self._open(steps))
+            share = self._shares[key] = _Share(opening, partial(self._forget, key))
+        return await share.join()
+
+    def _forget(self, key: Hashable, share: _Share) -> None:
+        if self._shares.get(key) is share:
+            del self._shares[key]
+
+    async def _open(self, steps: Sequence[Step]) -> _Part:
+        *lower, step = steps
+        beneath = await self._acquire(lower) if lower else None
+        make: Any = step.cls  # Source(params) or Layer(inner, params), as device.py says
+        try:
+            device: Device = make(*([beneath.device] if beneath else []), step.params)
+            await device.open(read_only=step.read_only)
+        except BaseException:
+            if beneath is not None:
+                await beneath.release()
+            raise
+        return _Part(device, beneath)
 
 
 async def open_chain(spec: ExportSpec) -> Chain:
-    """Build and open the chain a spec describes.
+    """Build and open one chain by itself.
 
     Raises:
         ConfigError: the spec is wrong as written.
         DeviceError: an element could not be opened; nothing is left open.
     """
-    resolved = resolve(spec)
-    read_only = _read_only_below(spec, [cls for _, _, cls, _ in resolved])
-    opened: list[Device] = []
-    try:
-        for (_, _, cls, params), only_read in zip(resolved, read_only, strict=True):
-            make: Any = cls  # Source(params) or Layer(inner, params), as device.py says
-            device: Device = make(opened[-1], params) if opened else make(params)
-            await device.open(read_only=only_read)
-            opened.append(device)
-    except BaseException:
-        for device in reversed(opened):
-            await _close(device)
-        raise
-    return Chain(tuple(opened))
-
-
-def _read_only_below(spec: ExportSpec, classes: Sequence[type[Device]]) -> list[bool]:
-    """Tell for each class, source first, whether nothing above it will write to it."""
-    answers = []
-    read_only = spec.read_only
-    for cls in reversed(classes):
-        answers.append(read_only)
-        read_only = read_only or not getattr(cls, "writes_inner", True)
-    return answers[::-1]
-
-
-async def _close(device: Device) -> None:
-    try:
-        await device.close()
-    except Exception:
-        log.exception("closing a device failed device=%s", type(device).__name__)
+    return await ChainPool().open(spec)

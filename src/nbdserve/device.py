@@ -101,9 +101,18 @@ class Device(abc.ABC):
 
     A source is a `Device` constructed as `Source(params)`. Its `Params` is a frozen dataclass made
     with `nbdserve.params`; its docstring is its help page.
+
+    Attributes:
+        Params: its parameters.
+        shareable: whether one such device, opened read-only, may serve several chains at once. It
+            then answers all of them alike and keeps nothing that is only one chain's; its params
+            are hashable.
+        writable: whether it ever takes writes; what does not is opened read-only.
     """
 
     Params: ClassVar[type[Any]] = NoParams
+    shareable: ClassVar[bool] = False
+    writable: ClassVar[bool] = True
 
     async def open(self, *, read_only: bool) -> None:
         """Make the device usable; called once, by the builder, after `inner` was opened.

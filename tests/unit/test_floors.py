@@ -26,7 +26,7 @@ FLOORS = [
     {"logs", "overlay", "settings", "spec", "xzengine"},
     {"layers", "sources"},
     {"registry"},
-    {"build", "testing"},
+    {"chainplan", "build", "testing"},
     {"config", "helppages", "inspection"},
     {"server"},
     {"cli"},

@@ -65,6 +65,7 @@ class CacheLayer(Layer):
     """
 
     Params = CacheParams
+    shareable = True
 
     _info: DeviceInfo
 

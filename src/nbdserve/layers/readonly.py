@@ -6,7 +6,6 @@ refused here until someone lets it through.
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
-from typing import ClassVar
 
 from nbdserve.device import Capability, Device, DeviceInfo, FileRange, Layer, NoParams
 from nbdserve.errors import ReadOnlyError
@@ -27,7 +26,9 @@ class ReadonlyLayer(Layer):
         nbdserve --layer readonly file golden.img
     """
 
-    writes_inner: ClassVar[bool] = False
+    shareable = True
+    writable = False
+    writes_inner = False
 
     def __init__(self, inner: Device, params: NoParams) -> None:
         super().__init__(inner)

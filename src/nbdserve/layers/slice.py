@@ -36,6 +36,7 @@ class SliceLayer(Layer):
     """
 
     Params = SliceParams
+    shareable = True
 
     def __init__(self, inner: Device, params: SliceParams) -> None:
         super().__init__(inner)

@@ -95,6 +95,8 @@ class XzLayer(Layer):
     """
 
     Params = XzParams
+    shareable = True
+    writable = False
     writes_inner = False
 
     _index: XzIndex

@@ -1,8 +1,9 @@
 """The exports of a server by name: each one chain, shared by all connections that ask for it.
 
 One chain an export makes CAN_MULTI_CONN true (a flush on one connection covers the writes of all)
-and lets one fetch serve every client. In a service with many exports one that cannot be opened
-(a mirror is down) must not keep the others from starting: it is tried again when asked for.
+and lets one fetch serve every client; chains that begin alike share their lower part. In a service
+with many exports one that cannot be opened (a mirror is down) must not keep the others from
+starting: it is tried again when asked for.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nbdserve.build import Chain, open_chain
+from nbdserve.build import Chain, ChainPool
 from nbdserve.device import Capability, Device, DeviceInfo
 from nbdserve.errors import DeviceError, NbdserveError
 from nbdserve.protocol.constants import MAX_PAYLOAD, TransmissionFlag
@@ -55,6 +56,7 @@ class Exports:
 
     def __init__(self, specs: Sequence[ExportSpec]) -> None:
         self._slots = {spec.name: _Slot(spec) for spec in specs}
+        self._pool = ChainPool()
 
     @classmethod
     async def open(cls, specs: Sequence[ExportSpec], *, keep_going: bool) -> "Exports":
@@ -112,7 +114,7 @@ class Exports:
         async with slot.opening:
             if slot.export is None:
                 try:
-                    slot.chain = await open_chain(slot.spec)
+                    slot.chain = await self._pool.open(slot.spec)
                 except (NbdserveError, asyncio.CancelledError):
                     raise
                 except OSError as exc:

@@ -54,6 +54,8 @@ class DataSource(Device):
     """
 
     Params = DataParams
+    shareable = True
+    writable = False
 
     def __init__(self, params: DataParams) -> None:
         given = [value for value in (params.text, params.hex, params.base64) if value is not None]

@@ -60,6 +60,7 @@ class FileSource(Device):
     """
 
     Params = FileParams
+    shareable = True
 
     def __init__(self, params: FileParams) -> None:
         self._params = params

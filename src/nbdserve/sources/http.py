@@ -57,6 +57,8 @@ class HttpSource(Device):
     """
 
     Params = HttpParams
+    shareable = True
+    writable = False
 
     def __init__(self, params: HttpParams) -> None:
         self._params = params

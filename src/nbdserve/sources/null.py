@@ -29,6 +29,7 @@ class NullSource(Device):
     """
 
     Params = NullParams
+    shareable = True
 
     def __init__(self, params: NullParams) -> None:
         self._info = DeviceInfo(params.size, BlockSize(1, 4096, 32 << 20), _CAN)

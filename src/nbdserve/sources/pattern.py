@@ -46,6 +46,8 @@ class PatternSource(Device):
     """
 
     Params = PatternParams
+    shareable = True
+    writable = False
 
     def __init__(self, params: PatternParams) -> None:
         self._info = DeviceInfo(params.size, BlockSize(1, 4096, 32 << 20))
