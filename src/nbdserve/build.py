@@ -9,7 +9,8 @@ Invariants: devices are opened inner first and closed outer first; if one cannot
 beneath it are closed again before the error goes on. A shared part is opened by a task of its own:
 who gives up waiting ends it only if nobody else waits, a failure is told to all who do, and the
 next one tries anew. A part that is being closed is never handed out, and not opened a second time
-before it is closed.
+before it is closed. Where a layer can serve without what lies beneath and that is not available,
+`nbdserve.absent` stands in for it; any other error is one.
 """
 
 import asyncio
@@ -19,8 +20,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from nbdserve.absent import Absent
 from nbdserve.chainplan import Step, plan, resolve
-from nbdserve.device import Device
+from nbdserve.device import Device, Layer
+from nbdserve.errors import SourceUnavailableError
 from nbdserve.spec import ExportSpec
 
 __all__ = ["Chain", "ChainPool", "open_chain", "resolve"]
@@ -177,16 +180,40 @@ class ChainPool:
 
     async def _open(self, steps: Sequence[Step]) -> _Part:
         *lower, step = steps
-        beneath = await self._acquire(lower) if lower else None
-        make: Any = step.cls  # Source(params) or Layer(inner, params), as device.py says
+        if not lower:
+            make: Any = step.cls  # Source(params), as device.py says
+            source: Device = make(step.params)
+            await source.open(read_only=step.read_only)
+            return _Part(source, None)
+        beneath = await self._beneath(lower, step)
         try:
-            device: Device = make(*([beneath.device] if beneath else []), step.params)
-            await device.open(read_only=step.read_only)
+            layer = _layer(step, beneath.device)
+            await layer.open(read_only=step.read_only)
         except BaseException:
-            if beneath is not None:
-                await beneath.release()
+            await beneath.release()
             raise
-        return _Part(device, beneath)
+        return _Part(layer, beneath)
+
+    async def _beneath(self, lower: Sequence[Step], step: Step) -> _Part:
+        """Open what a layer stands on, or stand something in if the layer can do without it."""
+        try:
+            return await self._acquire(lower)
+        except SourceUnavailableError as exc:
+            absent = Absent(partial(self._reopen, lower), exc)
+            if not _layer(step, absent).survives_inner:
+                raise
+            log.warning("%s starts without what lies beneath it: %s", step.label, exc)
+            return _Part(absent, None)
+
+    async def _reopen(self, steps: Sequence[Step]) -> Chain:
+        return Chain(await self._acquire(steps))
+
+
+def _layer(step: Step, inner: Device) -> Layer:
+    make: Any = step.cls  # Layer(inner, params)
+    layer: Layer = make(inner, step.params)
+    layer.beneath = step.beneath
+    return layer
 
 
 async def open_chain(spec: ExportSpec) -> Chain:

@@ -5,10 +5,11 @@ and so whether chains that begin alike may share it.
 """
 
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from nbdserve.device import Device
-from nbdserve.params import params_from
+from nbdserve.params import params_from, params_of
 from nbdserve.registry import find_layer, find_source
 from nbdserve.spec import ElementSpec, ExportSpec
 
@@ -19,16 +20,20 @@ class Step(NamedTuple):
     """How one element of a chain is opened.
 
     Attributes:
+        label: how messages call it, e.g. `layer xz`.
         cls: its class.
         params: its parameters.
         read_only: nothing will ever be written to it.
         shared: it, and so all beneath it, may serve several chains.
+        beneath: the elements beneath it, as `Layer.beneath` tells them.
     """
 
+    label: str
     cls: type[Device]
     params: Any
     read_only: bool
     shared: bool
+    beneath: str
 
     @property
     def key(self) -> Hashable:
@@ -66,12 +71,33 @@ def plan(spec: ExportSpec) -> list[Step]:
     classes = [cls for _, _, cls, _ in resolved]
     steps: list[Step] = []
     writable, shared = True, True
-    for (_, _, cls, params), unwritten in zip(resolved, _unwritten(spec, classes), strict=True):
+    lines: list[str] = []
+    for (label, element, cls, params), unwritten in zip(
+        resolved, _unwritten(spec, classes), strict=True
+    ):
         writable = not cls.shareable or (writable and cls.writable)
         read_only = unwritten or not writable
         shared = shared and cls.shareable and read_only
-        steps.append(Step(cls, params, read_only, shared))
+        steps.append(Step(label, cls, params, read_only, shared, "\n".join(lines)))
+        lines.append(_line(element.name, cls, params))
     return steps
+
+
+def _line(name: str, cls: type[Device], params: Any) -> str:
+    """Spell an element out so that it is told from any other, and the same however it was written.
+
+    Defaults are left out, so that a parameter that a later version adds changes nothing.
+    """
+    words = []
+    for declared in params_of(cls.Params):
+        value = getattr(params, declared.field)
+        if not declared.required and value == declared.default:
+            continue
+        for one in value if declared.many else (value,):
+            # a relative path means another file when the daemon is started elsewhere
+            text = str(one.absolute()) if isinstance(one, Path) else declared.kind.show(one)
+            words.append(f"{declared.key}={text!r}")
+    return " ".join([name, *sorted(words)])
 
 
 def _unwritten(spec: ExportSpec, classes: Sequence[type[Device]]) -> list[bool]:

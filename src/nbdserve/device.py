@@ -259,12 +259,25 @@ class Layer(Device):
         inner: the device beneath.
         writes_inner: whether a write above can become a write below. Where it is False, the
             builder opens everything beneath read-only.
+        beneath: which elements lie beneath, the source first, one a line, with the parameters that
+            are not the default: the same after a restart. Set by the builder before `open`, empty
+            without one. It holds what the operator wrote, a password in a URL too: keep its hash.
     """
 
     writes_inner: ClassVar[bool] = True
+    beneath: str = ""
 
     def __init__(self, inner: Device) -> None:
         self.inner = inner
+
+    @property
+    def survives_inner(self) -> bool:
+        """Whether this layer may be opened though what lies beneath could not be.
+
+        Asked before `open`, of a layer that was constructed on an `nbdserve.absent.Absent`. That
+        is its `inner` then: `info` raises, and reads do so until the lower part could be opened.
+        """
+        return False
 
 
 class Passthrough(Layer):

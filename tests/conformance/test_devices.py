@@ -1,6 +1,7 @@
 """Every source and layer keeps the contract of Device; a new one gets its row here."""
 
 import contextlib
+import itertools
 import random
 import tempfile
 from pathlib import Path
@@ -8,9 +9,13 @@ from pathlib import Path
 import pytest
 
 from chains import chain, packed, pattern, sparse, website
+from nbdserve.absent import Absent
+from nbdserve.build import open_chain
 from nbdserve.device import NoParams
+from nbdserve.errors import SourceUnavailableError
 from nbdserve.registry import builtin_layers, builtin_sources
 from nbdserve.sources.memory import MemoryParams, MemorySource
+from nbdserve.spec import ExportSpec, parse_source
 from nbdserve.testing.conformance import DeviceConformance, Subject
 from nbdserve.testing.faults import FaultyDevice, RecordingDevice
 
@@ -144,6 +149,22 @@ async def make_fakes(folder, size):
     yield Subject(RecordingDevice(FaultyDevice(inner, NoParams()), NoParams()), pattern(size))
 
 
+@contextlib.asynccontextmanager
+async def make_absent(folder, size):
+    """What stands in for an origin that was away, once that is back."""
+    clock = itertools.count(step=60)
+
+    def reopen():
+        return open_chain(ExportSpec(parse_source(["pattern", str(size)])))
+
+    absent = Absent(reopen, SourceUnavailableError("away"), clock=lambda: next(clock))
+    await absent.arrive()
+    try:
+        yield Subject(absent, pattern(size))
+    finally:
+        await absent.close()
+
+
 ROWS = {
     "source data": make_data,
     "source file": make_file,
@@ -169,6 +190,7 @@ ROWS = {
     "layer xz with little memory": make_xz_with_little_memory,
     "layer xz over http": make_xz_over_http,
     "the lot": make_the_lot,
+    "absent, and back": make_absent,
     "fakes of testing": make_fakes,
 }
 

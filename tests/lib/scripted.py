@@ -1,12 +1,10 @@
-"""A source and a layer whose opening and closing are scripted, to be named in a spec.
-
-Install them with the fixture `elements`, which a test's folder makes out of `installed`.
-"""
+"""A source and layers whose opening and closing are scripted, to be named in a spec."""
 
 import contextlib
 from dataclasses import dataclass, field
 
 from nbdserve import registry
+from nbdserve.absent import Absent
 from nbdserve.device import Capability, Device, DeviceInfo, Passthrough
 from nbdserve.params import TEXT, param
 from nbdserve.spec import ElementSpec, ExportSpec
@@ -24,6 +22,8 @@ class Script:
         errors: what opening raises, one after the other; then it succeeds.
         opening, closing: where to wait before it is done.
         byte: what the source holds.
+        survives: whether a keeper can be opened without its inner.
+        kept: what a keeper remembers.
     """
 
     said: list[str] = field(default_factory=list)
@@ -31,6 +31,8 @@ class Script:
     opening: Gate = field(default_factory=Gate)
     closing: Gate = field(default_factory=Gate)
     byte: int = 0x55
+    survives: bool = True
+    kept: dict[str, dict[tuple[int, int], bytes]] = field(default_factory=dict)
 
     def __post_init__(self):
         self.opening.release()
@@ -101,6 +103,34 @@ class ScriptedLayer(Passthrough):
         await self.script.close()
 
 
+class KeeperLayer(ScriptedLayer):
+    """The same, and remembers the pages that were read: it serves those without its inner.
+
+    Its script's `kept` outlives it, as a cache on disk would: pages by what lies beneath.
+    """
+
+    @property
+    def survives_inner(self):
+        return self.script.survives
+
+    @property
+    def info(self):
+        return DeviceInfo(SIZE)
+
+    async def read_into(self, offset, view):
+        kept = self.script.kept.setdefault(self.beneath, {})
+        page = (offset, len(view))
+        if page not in kept:
+            inner = self.inner
+            if isinstance(inner, Absent):
+                inner = await inner.arrive()
+            kept[page] = await inner.read(*page)
+        view[:] = kept[page]
+
+    def read_into_nowait(self, offset, view):
+        return False
+
+
 class SelfishLayer(ScriptedLayer):
     """The same, and does not share."""
 
@@ -109,10 +139,11 @@ class SelfishLayer(ScriptedLayer):
 
 @contextlib.contextmanager
 def installed(monkeypatch):
-    """Make `scripted` and `selfish` known for one test; gives its scripts by name."""
+    """Make `scripted`, `selfish` and `keeper` known for one test; gives its scripts by name."""
     monkeypatch.setitem(registry._SOURCES, "scripted", "scripted:ScriptedSource")
     monkeypatch.setitem(registry._LAYERS, "scripted", "scripted:ScriptedLayer")
     monkeypatch.setitem(registry._LAYERS, "selfish", "scripted:SelfishLayer")
+    monkeypatch.setitem(registry._LAYERS, "keeper", "scripted:KeeperLayer")
     SCRIPTS.clear()
     yield SCRIPTS
     SCRIPTS.clear()

@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 FLOORS = [
     {"__init__", "buffers", "errors", "extents", "ranges"},
     {
+        "absent",
         "blockcache",
         "datafile",
         "device",
@@ -26,7 +27,7 @@ FLOORS = [
     {"logs", "overlay", "settings", "spec", "xzengine"},
     {"layers", "sources"},
     {"registry"},
-    {"chainplan", "build", "testing"},
+    {"build", "chainplan", "testing"},
     {"config", "helppages", "inspection"},
     {"server"},
     {"cli"},
