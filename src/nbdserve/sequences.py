@@ -93,7 +93,7 @@ class Sequences:
 
     def _touch(self, offset: int, end: int) -> _Stretch:
         """Put a request to the stretch it belongs to, or make one of it."""
-        stretch = self._stretches.get(offset) or self._around(offset)
+        stretch = self._stretches.get(offset) or self._around(offset, end)
         if stretch is None:
             stretch = _Stretch(offset)
         else:
@@ -108,7 +108,7 @@ class Sequences:
             self._remove(next(iter(self._stretches.values())))
         return stretch
 
-    def _around(self, offset: int) -> _Stretch | None:
+    def _around(self, offset: int, end: int) -> _Stretch | None:
         """Find the stretch that a request falls into near its front: it is late, or asks again.
 
         Far from the front it is not this reader's any more, but the beginning of another one.
@@ -117,7 +117,7 @@ class Sequences:
         if index == len(self._fronts):
             return None
         found = self._stretches[self._fronts[index]]
-        return found if found.begin <= offset and found.front - offset <= self._slack else None
+        return found if found.begin <= offset and found.front - end <= self._slack else None
 
     def _absorb(self, stretch: _Stretch, offset: int) -> None:
         """Join what a stretch has come to touch: requests that had overtaken this one."""

@@ -137,6 +137,15 @@ def test_readers_in_order_find_what_they_ask_for(client):
     assert share >= wanted
 
 
+@pytest.mark.parametrize("length", [4 * K, 1 * M, 32 * M])
+def test_a_request_that_is_observed_twice_counts_once(length):
+    once, twice = sequences(), sequences()
+    requests = in_order(0, 100, length)
+    again = [request for request in requests for _ in range(2)]
+    assert run(once, requests) == run(twice, again)[1::2]
+    assert len(once) == len(twice) == 1
+
+
 def test_a_hole_that_is_skipped_does_not_end_a_reader():
     found = sequences()
     requests = [(at * 1 * M + at // 8 * 64 * K, 1 * M) for at in range(200)]
