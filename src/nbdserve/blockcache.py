@@ -147,6 +147,10 @@ class BlockCache(Generic[K, V]):
         """Loads running or waiting for their turn."""
         return len(self._running) + len(self._queue)
 
+    def has_free(self, keys: int, weight: int) -> bool:
+        """Tell whether a load of so many keys and bytes would fit in without dropping a block."""
+        return self._held + self._reserved + weight + _ENTRY * keys <= self._budget
+
     def get_nowait(self, key: K) -> V | None:
         """Return the block of `key` if it is held, and count that as its latest use."""
         entry = self._entries.get(key)

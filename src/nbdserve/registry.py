@@ -37,6 +37,7 @@ _LAYERS: Mapping[str, str] = {
     "delay": "nbdserve.layers.delay:DelayLayer",
     "error": "nbdserve.layers.error:ErrorLayer",
     "log": "nbdserve.layers.log:LogLayer",
+    "readahead": "nbdserve.layers.readahead:ReadaheadLayer",
     "readonly": "nbdserve.layers.readonly:ReadonlyLayer",
     "slice": "nbdserve.layers.slice:SliceLayer",
     "stats": "nbdserve.layers.stats:StatsLayer",

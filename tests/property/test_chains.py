@@ -35,6 +35,7 @@ LAYERS = st.lists(
             "delay:read=0",
             "error:rate=0",
             "log",
+            "readahead:size=64K",
             "readonly",
             "slice",
             "slice:offset=0",

@@ -339,3 +339,18 @@ async def test_who_is_dropped_for_room_is_told_and_who_is_discarded_is_not():
     cache.discard("b")
     await cache.close()
     assert dropped == [("a", "A")]
+
+
+async def test_what_is_held_and_what_is_on_its_way_both_take_room(make):
+    cache, gate = make(3), Gate()
+    loads = Loads(gate)
+    assert cache.has_free(3, 3000)
+    assert not cache.has_free(3, 3001)
+    assert cache.start_ahead((1,), loads.of(1), 1000, spare=bool)
+    assert cache.has_free(1, 2000 + ENTRY)
+    assert not cache.has_free(2, 2001)
+    gate.release()
+    await settle()
+    assert cache.get_nowait(1) is not None
+    assert cache.has_free(2, 2000)
+    assert not cache.has_free(2, 2001)
