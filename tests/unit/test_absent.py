@@ -284,7 +284,7 @@ def test_what_lies_beneath_is_told_source_first_without_defaults():
 
 def test_it_is_the_same_however_it_was_written():
     assert beneath(["http", URL], "log", "xz:cache=1M") == beneath(
-        ["http", f"url={URL}", "connections=8"], "log", "xz:cache=1024K,max-block=512M"
+        ["http", f"url={URL}", "connections=8"], "log", "xz:cache=1024K,memlimit=256M"
     )
 
 
