@@ -215,7 +215,7 @@ class XzBlocks:
         Costs nothing for another block. What fails here is left to who reads the block.
         """
         block = self._index.block(number)
-        if self._loaded[number] or not _is_thin(block):
+        if self._loaded[number] or self._short.is_zero(number) or not _is_thin(block):
             return
         with contextlib.suppress(DeviceError):
             if not await self._short.is_empty(block):

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _CHUNK = 1 << 20
 _LEAVE_FREE = 1 << 30  # bytes of the file system for others, or a tenth of it if that is less
 _LEAVE_FRACTION = 10
-_BACKLOG = 32 << 20  # bytes on their way to the file before new blocks wait
+_BACKLOG = 8 << 20  # bytes on their way to the file before new blocks wait
 
 
 class Spill:

@@ -226,6 +226,8 @@ async def test_thin_blocks_are_known_to_be_holes_before_they_are_read(chain):
     assert made.layer.status()["blocks_decoded"] == 1, "one stands for all of them"
     assert made.layer.status()["blocks_same_as_another"] == 7
     assert len(made.fetched) == 1
+    await made.layer.extents(0, 10 * MIB)
+    assert made.layer.status()["blocks_same_as_another"] == 7, "each is looked at once"
 
 
 async def test_blocks_of_the_same_packed_bytes_are_decoded_once(chain):
