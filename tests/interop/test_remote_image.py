@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import shutil
 import subprocess
@@ -14,13 +13,8 @@ import pytest
 from daemon import daemon, run_nbdserve
 from guest import MARKER
 from nginx import nginx
-from tools import ENVIRONMENT
+from tools import ENVIRONMENT, digest
 from webserver import WebServer, broken_off, status
-
-
-def digest(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def test_a_whole_copy_fetches_each_block_once_and_the_index_once(
