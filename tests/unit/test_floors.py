@@ -28,7 +28,7 @@ FLOORS = [
     {"layers", "sources"},
     {"registry"},
     {"build", "chainplan", "testing"},
-    {"config", "helppages", "inspection"},
+    {"config", "helppages", "inspection", "packing"},
     {"server"},
     {"cli"},
     {"nbdctl"},
