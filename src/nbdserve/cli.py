@@ -25,7 +25,7 @@ from nbdserve.params import COUNT, DURATION, MODE, PORT, TIMEOUT, Kind
 from nbdserve.settings import DEFAULT_PORT, ServerSettings, TcpListener, UnixListener
 from nbdserve.spec import WIRE_TEXT, ExportSpec, parse_layer, parse_source
 
-__all__ = ["main", "parser"]
+__all__ = ["argument_kind", "main", "parser", "run_command"]
 
 T = TypeVar("T")
 
@@ -175,7 +175,7 @@ def _loop_factory() -> Any:
 # Options
 
 
-def _kind(kind: Kind[Any]) -> Any:
+def argument_kind(kind: Kind[Any]) -> Any:
     """Use a parameter kind as argparse's type."""
 
     def parse(text: str) -> Any:
@@ -195,12 +195,12 @@ def _chain_options(group: Any) -> None:
     group.add_argument(
         "-e",
         "--name",
-        type=_kind(WIRE_TEXT),
+        type=argument_kind(WIRE_TEXT),
         metavar="EXPORT",
         help='the export\'s name (default "")',
     )
     group.add_argument(
-        "--description", type=_kind(WIRE_TEXT), metavar="TEXT",
+        "--description", type=argument_kind(WIRE_TEXT), metavar="TEXT",
         help="told to clients that list exports",
     )  # fmt: skip
     group.add_argument("-r", "--read-only", action="store_true", help="refuse writes")
@@ -215,13 +215,13 @@ def _listener_options(group: Any) -> None:
         help="listen on a Unix socket; - makes a private one (see --print-uri)",
     )  # fmt: skip
     group.add_argument(
-        "--unix-mode", type=_kind(MODE), metavar="MODE", help="its permissions, e.g. 660"
+        "--unix-mode", type=argument_kind(MODE), metavar="MODE", help="its permissions, e.g. 660"
     )
     group.add_argument("--unix-owner", metavar="USER[:GROUP]", help="its owner")
     group.add_argument(
         "-p",
         "--port",
-        type=_kind(PORT),
+        type=argument_kind(PORT),
         metavar="N",
         help=f"listen on TCP (default {DEFAULT_PORT})",
     )
@@ -245,14 +245,17 @@ def _life_options(group: Any) -> None:
     )
     group.add_argument("--print-uri", action="store_true", help="print each export's URI on stdout")
     group.add_argument(
-        "--handshake-timeout", type=_kind(TIMEOUT), metavar="D",
+        "--handshake-timeout", type=argument_kind(TIMEOUT), metavar="D",
         help="drop a client that has not chosen an export by then (default 10s)",
     )  # fmt: skip
     group.add_argument(
-        "--max-connections", type=_kind(COUNT), metavar="N", help="clients at once (default 1000)"
+        "--max-connections",
+        type=argument_kind(COUNT),
+        metavar="N",
+        help="clients at once (default 1000)",
     )
     group.add_argument(
-        "--drain-timeout", type=_kind(DURATION), metavar="D",
+        "--drain-timeout", type=argument_kind(DURATION), metavar="D",
         help="what requests in flight get at shutdown (default 30s)",
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ from nbdserve import cli, nbdctl
 from nbdserve.build import resolve
 from nbdserve.config import read_configuration
 from nbdserve.helppages import element_page
+from nbdserve.nbdctl.image import image_spec
 from nbdserve.spec import ExportSpec, parse_layer, parse_source
 
 ROOT = Path(__file__).parents[2]
@@ -58,15 +59,16 @@ def test_a_command_is_understood(page, line):
     program, *words = shlex.split(line, comments=True)
     if program == "nbdctl":
         arguments = nbdctl.parser().parse_args(words)
-        if arguments.command != "inspect":
-            return
-    else:
-        arguments = cli.parser().parse_intermixed_args(words)
-        if arguments.version or arguments.config is not None:
-            return
-        if arguments.help is not None:
-            element_page(arguments.help)
-            return
+        named = {"inspect": slice(None), "pack": slice(-1)}.get(arguments.command)
+        if named is not None:
+            resolve(image_spec(arguments.words[named], arguments.layer))
+        return
+    arguments = cli.parser().parse_intermixed_args(words)
+    if arguments.version or arguments.config is not None:
+        return
+    if arguments.help is not None:
+        element_page(arguments.help)
+        return
     layers = tuple(map(parse_layer, arguments.layer))
     resolve(ExportSpec(source=parse_source(arguments.words), layers=layers))
 

@@ -11,14 +11,8 @@ from pathlib import Path
 import pytest
 
 from daemon import nbdserve_argv, run_nbdserve
+from nbdctl_command import run_nbdctl
 from waiting import eventually
-
-
-def run_nbdctl(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "nbdserve.nbdctl", *map(str, words)],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
 
 
 def assert_one_line(done, status, *parts):

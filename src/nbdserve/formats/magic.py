@@ -3,7 +3,7 @@
 A wrong layer or URL is the commonest mistake there is, so its message names the remedy.
 """
 
-__all__ = ["guess"]
+__all__ = ["container", "guess"]
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xfd7zXZ\0", "it begins as xz: it is truncated, or goes on behind its end; fetch it again"),
@@ -21,13 +21,17 @@ _PAGES = (b"<!doctype html", b"<html", b"<?xml")
 _BOOT_SIGNATURE = b"\x55\xaa"  # at byte 510 of a disk with a partition table
 
 
+def container(head: bytes) -> str | None:
+    """Say what a file is that holds an image but is none, and the remedy; None if it may be one."""
+    return next((answer for magic, answer in _MAGIC if head.startswith(magic)), None)
+
+
 def guess(head: bytes) -> str:
     """Say what a file is that begins with `head` (512 bytes if it has them), and the remedy."""
     if not head:
         return "the file is empty: check that it was written and fetched"
-    for magic, answer in _MAGIC:
-        if head.startswith(magic):
-            return answer
+    if (answer := container(head)) is not None:
+        return answer
     if head.lstrip()[:14].lower().startswith(_PAGES):
         return "it is a web page: check the URL"
     if head[510:512] == _BOOT_SIGNATURE:
