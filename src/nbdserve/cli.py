@@ -239,6 +239,9 @@ def _life_options(group: Any) -> None:
         help="run a shell command meanwhile, with $uri, $unixsocket, $nbd, $port and $exportname; "
         "on a private Unix socket if no listener is named; ends with its exit status",
     )  # fmt: skip
+    group.add_argument(
+        "--control", type=Path, metavar="PATH", help="a Unix socket for nbdctl (default none)"
+    )
     group.add_argument("-P", "--pid-file", type=Path, metavar="PATH", help="write the process id")
     group.add_argument(
         "--exit-with-parent", action="store_true", help="end when the parent process does"
@@ -303,6 +306,7 @@ def _settings(arguments: argparse.Namespace, written: ServerSettings) -> ServerS
         listeners=_listeners(arguments) or written.listeners,
         single=arguments.single,
         run=arguments.run,
+        control=arguments.control or written.control,
         pid_file=arguments.pid_file or written.pid_file,
         exit_with_parent=arguments.exit_with_parent,
         print_uri=arguments.print_uri,

@@ -76,6 +76,9 @@ SERVER_KEYS: Final[Mapping[str, ServerKey]] = {
     "unix-owner": ServerKey(TEXT, "its owner, user[:group]"),
     "port": ServerKey(PORT, f"TCP port to listen on (default {DEFAULT_PORT})"),
     "bind": ServerKey(TEXT, "address to listen on (default loopback only)", many=True),
+    "control": ServerKey(
+        PATH, "Unix socket for nbdctl (default $RUNTIME_DIRECTORY/control.sock under systemd)"
+    ),
     "pid-file": ServerKey(PATH, "where to write the process id"),
     "handshake-timeout": ServerKey(TIMEOUT, "for a client to choose an export (default 10s)"),
     "max-connections": ServerKey(COUNT, "clients at once (default 1000)"),
@@ -159,7 +162,7 @@ class _Reader:
         if "port" in values or "bind" in values:
             port = values.get("port", DEFAULT_PORT)
             listeners += [TcpListener(host, port) for host in values.get("bind", ("localhost",))]
-        names = ("pid-file", "handshake-timeout", "max-connections", "drain-timeout",
+        names = ("control", "pid-file", "handshake-timeout", "max-connections", "drain-timeout",
                  "max-in-flight", "max-in-flight-bytes")  # fmt: skip
         given = {name.replace("-", "_"): values[name] for name in names if name in values}
         return ServerSettings(listeners=tuple(listeners), **given), values.get("log-format")

@@ -52,6 +52,7 @@ class ServerSettings:
         drain_timeout: seconds requests in flight get at shutdown.
         max_in_flight: requests a connection.
         max_in_flight_bytes: of their data, a connection.
+        control: a Unix socket for nbdctl.
     """
 
     listeners: tuple[UnixListener | TcpListener, ...] = ()
@@ -65,3 +66,4 @@ class ServerSettings:
     drain_timeout: float = 30.0
     max_in_flight: int = 256
     max_in_flight_bytes: int = 8 << 20
+    control: Path | None = None

@@ -8,7 +8,7 @@ from typing import NoReturn
 from nbdserve import __version__
 from nbdserve.cli import run_command
 from nbdserve.errors import ConfigError
-from nbdserve.nbdctl import check, inspect, pack
+from nbdserve.nbdctl import check, inspect, pack, status, warm
 
 __all__ = ["main", "parser"]
 
@@ -22,11 +22,11 @@ def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line; the reference pages read it too."""
     made = _Parser(
         prog="nbdctl",
-        description="Inspect and pack images, check configurations.",
+        description="Inspect and pack images, check configurations, watch and steer the daemon.",
     )
     made.add_argument("-V", "--version", action="version", version=f"nbdctl {__version__}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (inspect, pack, check):
+    for module in (inspect, pack, check, status, warm):
         module.add_parser(commands).set_defaults(run=module.run)
     return made
 

@@ -10,7 +10,7 @@ import errno
 import logging
 import socket
 
-from nbdserve.server.connection import Connection
+from nbdserve.server.connection import ClientFacts, Connection
 from nbdserve.server.exports import Exports
 from nbdserve.server.limits import Limits
 
@@ -48,6 +48,10 @@ class Clients:
     def count(self) -> int:
         """How many clients there are."""
         return len(self._tasks)
+
+    def facts(self) -> list[ClientFacts]:
+        """Tell about every client."""
+        return [connection.facts() for connection in self._tasks.values()]
 
     def accept_on(self, sock: socket.socket) -> None:
         """Accept clients on a listening socket; borrowed until `refuse_on`."""

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import socket
 import time
+from typing import NamedTuple
 
 from nbdserve.errors import NbdserveError, ProtocolError
 from nbdserve.protocol.constants import OptionReply
@@ -25,13 +26,29 @@ from nbdserve.server.limits import Limits
 from nbdserve.server.slabs import SLAB_SIZE
 from nbdserve.server.transmission import Transmission
 
-__all__ = ["Connection"]
+__all__ = ["ClientFacts", "Connection"]
 
 log = logging.getLogger(__name__)
 
 _RECEIVE = 16 << 10
 _SO_SNDBUFFORCE = 32  # asm-generic/socket.h; the socket module does not name it
 _DRAIN_GRACE = 1.0  # seconds a client may take to leave once told that the server goes away
+
+
+class ClientFacts(NamedTuple):
+    """A client, to be looked at.
+
+    Attributes:
+        peer: how logs call it.
+        export: the name of the export it chose, None while it haggles.
+        requests: how many it made.
+        started: when it came, on the monotonic clock in seconds.
+    """
+
+    peer: str
+    export: str | None
+    requests: int
+    started: float
 
 
 class Connection:
@@ -55,6 +72,7 @@ class Connection:
         self._task: asyncio.Task[None] | None = None
         self._draining = False
         self._aborted = False
+        self._started = time.monotonic()
 
     async def run(self) -> None:
         """Serve until the client leaves, `drain` has finished, or `abort` was called.
@@ -62,7 +80,6 @@ class Connection:
         Never raises for what a peer or a device does.
         """
         self._task = asyncio.current_task()
-        started = time.monotonic()
         try:
             negotiated = await self._haggle()
             if negotiated is not None:
@@ -81,13 +98,18 @@ class Connection:
                 raise
         finally:
             self._sock.close()
-            requests = self._transmission.requests if self._transmission else 0
             log.info(
                 "connection closed peer=%s requests=%d seconds=%.3f",
                 self._peer,
-                requests,
-                time.monotonic() - started,
+                self.facts().requests,
+                time.monotonic() - self._started,
             )
+
+    def facts(self) -> ClientFacts:
+        """Tell about this client."""
+        export = self._export.facts.name if self._export else None
+        requests = self._transmission.requests if self._transmission else 0
+        return ClientFacts(self._peer, export, requests, self._started)
 
     def _widen(self) -> None:
         """Let a Unix socket take a whole slab at once; TCP finds its own size."""

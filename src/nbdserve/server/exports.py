@@ -7,8 +7,9 @@ starting: it is tried again when asked for.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from nbdserve.build import Chain, ChainPool
@@ -18,7 +19,7 @@ from nbdserve.protocol.constants import MAX_PAYLOAD, TransmissionFlag
 from nbdserve.protocol.messages import ExportFacts
 from nbdserve.spec import ExportSpec
 
-__all__ = ["Export", "Exports", "export_facts", "transmission_flags"]
+__all__ = ["Export", "Exports", "Slot", "export_facts", "transmission_flags"]
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +43,23 @@ class Export:
 
 
 @dataclass(slots=True)
-class _Slot:
-    """One configured export; `chain` and `export` are set while it is open."""
+class Slot:
+    """One configured export.
+
+    Attributes:
+        spec: as configured.
+        chain: its devices, while it is open.
+        export: likewise.
+        failure: why it could not be opened when that was tried last.
+        users: works of the server itself that use it just now.
+        opening: held while it is opened.
+    """
 
     spec: ExportSpec
     chain: Chain | None = None
     export: Export | None = None
+    failure: str | None = None
+    users: int = 0
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -55,7 +67,7 @@ class Exports:
     """All exports of a server. Make it with `open`, end it with `close`."""
 
     def __init__(self, specs: Sequence[ExportSpec]) -> None:
-        self._slots = {spec.name: _Slot(spec) for spec in specs}
+        self._slots = {spec.name: Slot(spec) for spec in specs}
         self._pool = ChainPool()
 
     @classmethod
@@ -88,6 +100,23 @@ class Exports:
         """List the names of all exports, open or not, in the order configured."""
         return list(self._slots)
 
+    def slots(self) -> list[Slot]:
+        """List all exports in the order configured, to be looked at and not to be changed."""
+        return list(self._slots.values())
+
+    @contextlib.contextmanager
+    def in_use(self, name: str) -> Iterator[None]:
+        """Note for the time of the block that the server itself uses this export, if it exists."""
+        slot = self._slots.get(name)
+        if slot is None:
+            yield
+            return
+        slot.users += 1
+        try:
+            yield
+        finally:
+            slot.users -= 1
+
     def listing(self) -> list[tuple[str, str]]:
         """List name and description of all exports, for NBD_OPT_LIST."""
         return [(slot.spec.name, slot.spec.description) for slot in self._slots.values()]
@@ -110,15 +139,17 @@ class Exports:
             if chain is not None:
                 await chain.close()
 
-    async def _open(self, slot: _Slot) -> Export:
+    async def _open(self, slot: Slot) -> Export:
         async with slot.opening:
             if slot.export is None:
                 try:
                     slot.chain = await self._pool.open(slot.spec)
-                except (NbdserveError, asyncio.CancelledError):
-                    raise
                 except OSError as exc:
+                    slot.failure = str(exc)
+                    if isinstance(exc, NbdserveError):
+                        raise
                     raise DeviceError(str(exc), exc.errno) from exc
+                slot.failure = None
                 device = slot.chain.outermost
                 slot.export = Export(device, export_facts(slot.spec, device.info))
             return slot.export

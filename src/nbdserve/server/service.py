@@ -8,6 +8,7 @@ the sockets are closed; what is not done by the deadline is aborted. A second si
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -16,12 +17,15 @@ from pathlib import Path
 from nbdserve.errors import DeviceError
 from nbdserve.server.captive import captive_environment, run_captive
 from nbdserve.server.clients import Clients
+from nbdserve.server.commands import Commands
+from nbdserve.server.control import ControlServer
 from nbdserve.server.duplex import duplex
 from nbdserve.server.exports import Exports
 from nbdserve.server.limits import Limits
 from nbdserve.server.listener import Listener, adopt, listen
 from nbdserve.server.parent import exit_with_parent
 from nbdserve.server.pidfile import pid_file
+from nbdserve.server.report import Service
 from nbdserve.server.stop import Stop
 from nbdserve.server.systemd import Notifier, take_listen_fds, watchdog_interval
 from nbdserve.settings import ServerSettings, TcpListener, UnixListener
@@ -61,13 +65,16 @@ async def serve(
             return stop.status
         try:
             clients = Clients(opened, _limits(settings), most=settings.max_connections)
-            if settings.single:
-                with pid_file(settings.pid_file):
-                    return await _serve_single(clients, stop, settings)
-            with contextlib.ExitStack() as stack:
-                listeners = _listen(settings, passed, stack)
+            service = Service(opened, clients)
+            async with contextlib.AsyncExitStack() as stack:
+                if not settings.single:
+                    service.listeners = _listen(settings, passed, stack)
+                if (path := _control_path(settings)) is not None:
+                    await stack.enter_async_context(ControlServer(path, Commands(service)))
                 stack.enter_context(pid_file(settings.pid_file))
-                return await _serve(clients, listeners, settings, notifier, stop, opened)
+                if settings.single:
+                    return await _serve_single(service, stop, settings)
+                return await _serve(service, settings, notifier, stop)
         finally:
             await opened.close()
 
@@ -80,8 +87,16 @@ def _limits(settings: ServerSettings) -> Limits:
     )
 
 
+def _control_path(settings: ServerSettings) -> Path | None:
+    """Choose where nbdctl finds us: as told, or in the folder systemd made for this service."""
+    if settings.control is not None:
+        return settings.control
+    folder = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return Path(folder) / "control.sock" if folder else None
+
+
 def _listen(
-    settings: ServerSettings, passed: Sequence[int], stack: contextlib.ExitStack
+    settings: ServerSettings, passed: Sequence[int], stack: contextlib.AsyncExitStack
 ) -> list[Listener]:
     """Make every listener; sockets that systemd passed stand in for those of the settings."""
     listeners: list[Listener] = []
@@ -103,22 +118,16 @@ def _listen(
     return listeners
 
 
-async def _serve(
-    clients: Clients,
-    listeners: Sequence[Listener],
-    settings: ServerSettings,
-    notifier: Notifier,
-    stop: Stop,
-    exports: Exports,
-) -> int:
-    names = exports.names()
+async def _serve(service: Service, settings: ServerSettings, notifier: Notifier, stop: Stop) -> int:
+    listeners, clients = service.listeners, service.clients
+    names = service.exports.names()
     if settings.print_uri:
         _print_uris([listener.uri(name) for listener in listeners for name in names])
     for listener in listeners:
         log.info("listening uri=%s", listener.uri(names[0]))
         clients.accept_on(listener.sock)
     try:
-        return await _until_stopped(clients, listeners, settings, notifier, stop, names)
+        return await _until_stopped(service, settings, notifier, stop)
     finally:
         for listener in listeners:  # before they are closed: libuv aborts over a closed one
             clients.refuse_on(listener.sock)
@@ -127,13 +136,10 @@ async def _serve(
 
 
 async def _until_stopped(
-    clients: Clients,
-    listeners: Sequence[Listener],
-    settings: ServerSettings,
-    notifier: Notifier,
-    stop: Stop,
-    names: Sequence[str],
+    service: Service, settings: ServerSettings, notifier: Notifier, stop: Stop
 ) -> int:
+    listeners, clients = service.listeners, service.clients
+    names = service.exports.names()
     async with asyncio.TaskGroup() as group:
         notifier.notify("READY=1", f"STATUS=serving {len(names)} exports")
         watchdog = group.create_task(_pat_watchdog(notifier))
@@ -148,7 +154,8 @@ async def _until_stopped(
         for listener in listeners:
             clients.refuse_on(listener.sock)
             listener.close()
-        await _drain(clients, settings.drain_timeout, stop)
+        service.listeners = ()
+        await _drain(service, settings.drain_timeout, stop)
         watchdog.cancel()
     return status
 
@@ -162,17 +169,19 @@ def _print_uris(uris: Sequence[str]) -> None:
         ) from exc
 
 
-async def _serve_single(clients: Clients, stop: Stop, settings: ServerSettings) -> int:
+async def _serve_single(service: Service, stop: Stop, settings: ServerSettings) -> int:
     pair = duplex(sys.stdin.fileno(), sys.stdout.fileno())
-    clients.add(pair.sock, peer="stdin")
-    await stop.unless_told(clients.gone(), default=None)
-    await _drain(clients, settings.drain_timeout, stop)
+    service.clients.add(pair.sock, peer="stdin")
+    await stop.unless_told(service.clients.gone(), default=None)
+    await _drain(service, settings.drain_timeout, stop)
     if not await run_io(pair.delivered, settings.drain_timeout):
         log.warning("stdout does not take the last replies")
     return 0
 
 
-async def _drain(clients: Clients, deadline: float, stop: Stop) -> None:
+async def _drain(service: Service, deadline: float, stop: Stop) -> None:
+    service.is_draining = True
+    clients = service.clients
     if clients.count:
         log.info("draining clients=%d deadline=%gs", clients.count, deadline)
     clients.drain()

@@ -1,0 +1,78 @@
+"""What a control client may ask for: a table of commands, each an asynchronous function.
+
+A command takes its arguments and a way to report progress, and returns facts. To add one, write it
+and put it into `_table`.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from nbdserve.control.messages import CommandError, FailureKind, Request
+from nbdserve.params import SIZE, TEXT, closest
+from nbdserve.server.arguments import Arguments
+from nbdserve.server.exports import Export, Exports
+from nbdserve.server.report import Service, report_status
+from nbdserve.server.warming import warm
+
+__all__ = ["Commands", "Report"]
+
+Report = Callable[[Mapping[str, Any]], Awaitable[None]]
+"""Called with facts about how far a command has come."""
+
+_Command = Callable[[Mapping[str, Any], Report], Awaitable[Mapping[str, Any]]]
+
+
+class Commands:
+    """The commands of a running daemon.
+
+    Args:
+        service: the daemon.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._table: Mapping[str, _Command] = {"status": self._status, "warm": self._warm}
+
+    async def carry_out(self, request: Request, report: Report) -> Mapping[str, Any]:
+        """Carry a command out.
+
+        Raises:
+            CommandError: there is no such command, or it cannot be carried out.
+            DeviceError: a source or layer could not do its part.
+            ConfigError: an argument describes something that cannot be.
+        """
+        command = self._table.get(request.command)
+        if command is None:
+            raise CommandError(
+                FailureKind.COMMAND,
+                f"unknown command {request.command!r}; {closest(request.command, self._table)}",
+            )
+        return await command(request.arguments, report)
+
+    async def _status(self, given: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
+        Arguments(given)
+        return report_status(self._service)
+
+    async def _warm(self, given: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
+        arguments = Arguments(given, "export", "offset", "length")
+        name = arguments.optional("export", TEXT, "")
+        offset = arguments.optional("offset", SIZE, 0)
+        with self._service.exports.in_use(name):
+            device = (await _found(self._service.exports, name)).device
+            size = device.info.size
+            length = arguments.optional("length", SIZE, max(size - offset, 0))
+            if offset + length > size:
+                raise CommandError(
+                    FailureKind.ARGUMENT,
+                    f"offset {offset} and length {length} reach past the end of the export, {size}",
+                )
+            return await warm(device, offset, length, report)
+
+
+async def _found(exports: Exports, name: str) -> Export:
+    export = await exports.find(name)
+    if export is None:
+        raise CommandError(
+            FailureKind.EXPORT, f"unknown export {name!r}; {closest(name, exports.names())}"
+        )
+    return export
