@@ -242,6 +242,10 @@ def _life_options(group: Any) -> None:
     group.add_argument(
         "--control", type=Path, metavar="PATH", help="a Unix socket for nbdctl (default none)"
     )
+    group.add_argument(
+        "--state-dir", type=Path, metavar="PATH",
+        help="a folder to keep exports in that nbdctl adds (default none)",
+    )  # fmt: skip
     group.add_argument("-P", "--pid-file", type=Path, metavar="PATH", help="write the process id")
     group.add_argument(
         "--exit-with-parent", action="store_true", help="end when the parent process does"
@@ -289,6 +293,10 @@ def _configuration(arguments: argparse.Namespace) -> Configuration:
         written = read_configuration(arguments.config)
         settings = _settings(arguments, written.settings)
         return Configuration(written.exports, settings, written.log_format, arguments.config)
+    settings = _settings(arguments, ServerSettings())
+    about_one = (arguments.words, arguments.layer, arguments.name, arguments.description)
+    if settings.control is not None and not any(about_one):
+        return Configuration((), settings, None, None)  # nbdctl adds exports
     export = ExportSpec(
         source=parse_source(arguments.words),
         layers=tuple(map(parse_layer, arguments.layer)),
@@ -296,7 +304,7 @@ def _configuration(arguments: argparse.Namespace) -> Configuration:
         description=arguments.description or "",
         read_only=arguments.read_only,
     )
-    return Configuration((export,), _settings(arguments, ServerSettings()), None, None)
+    return Configuration((export,), settings, None, None)
 
 
 def _settings(arguments: argparse.Namespace, written: ServerSettings) -> ServerSettings:
@@ -307,6 +315,7 @@ def _settings(arguments: argparse.Namespace, written: ServerSettings) -> ServerS
         single=arguments.single,
         run=arguments.run,
         control=arguments.control or written.control,
+        state_dir=arguments.state_dir or written.state_dir,
         pid_file=arguments.pid_file or written.pid_file,
         exit_with_parent=arguments.exit_with_parent,
         print_uri=arguments.print_uri,

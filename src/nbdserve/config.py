@@ -41,7 +41,13 @@ from nbdserve.params import (
 from nbdserve.settings import DEFAULT_PORT, ServerSettings, TcpListener, UnixListener
 from nbdserve.spec import WIRE_TEXT, ElementSpec, ExportSpec
 
-__all__ = ["SERVER_KEYS", "Configuration", "configuration_errors", "read_configuration"]
+__all__ = [
+    "SERVER_KEYS",
+    "Configuration",
+    "configuration_errors",
+    "read_configuration",
+    "read_export",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class Configuration:
     """A server as described.
 
     Attributes:
-        exports: at least one, with names that differ.
+        exports: with names that differ; none only where a control socket may add some.
         settings: how to serve them.
         log_format: if the file says so.
         file: where all this was read from; None for the command line.
@@ -78,6 +84,9 @@ SERVER_KEYS: Final[Mapping[str, ServerKey]] = {
     "bind": ServerKey(TEXT, "address to listen on (default loopback only)", many=True),
     "control": ServerKey(
         PATH, "Unix socket for nbdctl (default $RUNTIME_DIRECTORY/control.sock under systemd)"
+    ),
+    "state-dir": ServerKey(
+        PATH, "folder to keep exports in that nbdctl adds (default $STATE_DIRECTORY under systemd)"
     ),
     "pid-file": ServerKey(PATH, "where to write the process id"),
     "handshake-timeout": ServerKey(TIMEOUT, "for a client to choose an export (default 10s)"),
@@ -119,6 +128,19 @@ def configuration_errors(path: Path) -> tuple[Configuration | None, list[ConfigE
     return _read(path)
 
 
+def read_export(table: Mapping[str, Any], *, file: Path | None = None) -> ExportSpec:
+    """Read one export, written as an [[export]] table is.
+
+    Raises:
+        ConfigError: it is wrong as written.
+    """
+    reader = _Reader(file)
+    spec = reader.export(table, "export")
+    if spec is None or reader.errors:
+        raise reader.errors[0]
+    return spec
+
+
 def _read(path: Path) -> tuple[Configuration | None, list[ConfigError]]:
     try:
         tree = tomllib.loads(path.read_text())
@@ -135,7 +157,7 @@ def _read(path: Path) -> tuple[Configuration | None, list[ConfigError]]:
 class _Reader:
     """Reads one file; `errors` fills up meanwhile."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path = path
         self.errors: list[ConfigError] = []
 
@@ -145,6 +167,8 @@ class _Reader:
                 self._wrong(None, None, f"unknown table {key!r}; known: [server], [[export]]")
         settings, log_format = self._server(tree.get("server", {}))
         exports = self._exports(tree.get("export", []))
+        if not exports and not self.errors and settings.control is None:
+            self._wrong(None, None, "no export; add an [[export]] table with a source")
         return Configuration(tuple(exports), settings, log_format, self._path)
 
     # The server table
@@ -162,8 +186,8 @@ class _Reader:
         if "port" in values or "bind" in values:
             port = values.get("port", DEFAULT_PORT)
             listeners += [TcpListener(host, port) for host in values.get("bind", ("localhost",))]
-        names = ("control", "pid-file", "handshake-timeout", "max-connections", "drain-timeout",
-                 "max-in-flight", "max-in-flight-bytes")  # fmt: skip
+        names = ("control", "state-dir", "pid-file", "handshake-timeout", "max-connections",
+                 "drain-timeout", "max-in-flight", "max-in-flight-bytes")  # fmt: skip
         given = {name.replace("-", "_"): values[name] for name in names if name in values}
         return ServerSettings(listeners=tuple(listeners), **given), values.get("log-format")
 
@@ -193,13 +217,11 @@ class _Reader:
         if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
             self._wrong("export", None, "is a list of tables: write [[export]]")
             return []
-        if not tables:
-            self._wrong(None, None, "no export; add an [[export]] table with a source")
         found: dict[str, ExportSpec] = {}
         for number, table in enumerate(tables, 1):
             name = table.get("name", "")
             label = f"export {name!r}" if isinstance(name, str) and name else f"export {number}"
-            spec = self._export(table, label)
+            spec = self.export(table, label)
             if spec is None:
                 continue
             if spec.name in found:
@@ -207,7 +229,8 @@ class _Reader:
             found[spec.name] = spec
         return list(found.values())
 
-    def _export(self, table: Mapping[str, Any], label: str) -> ExportSpec | None:
+    def export(self, table: Mapping[str, Any], label: str) -> ExportSpec | None:
+        """Read one export; None if it has errors."""
         before = len(self.errors)
         for key in table:
             if key not in _EXPORT_KEYS:

@@ -101,15 +101,21 @@ def _command(name: str, parser: argparse.ArgumentParser) -> str:
 
 def _nbdctl() -> str:
     made = nbdctl_parser()
-    text = f"# nbdctl\n\n{made.description}\n\n"
-    for action in made._actions:  # noqa: SLF001 -- argparse has no public way to list subcommands
-        if not isinstance(action.choices, dict):
-            continue
-        for name, sub in action.choices.items():
-            text += f"## nbdctl {name}\n\n{_usage(sub)}{_options(sub)}"
+    text = f"# nbdctl\n\n{made.description}\n\n{_subcommands('nbdctl', made)}"
     return (
         text + "\n".join(line for line in _EXIT.splitlines() if "--run" not in line).rstrip() + "\n"
     )
+
+
+def _subcommands(prefix: str, parser: argparse.ArgumentParser) -> str:
+    text = ""
+    for action in parser._actions:  # noqa: SLF001 -- argparse has no public way to list subcommands
+        if not isinstance(action.choices, dict):
+            continue
+        for name, sub in action.choices.items():
+            below = _subcommands(f"{prefix} {name}", sub)
+            text += below or f"## {prefix} {name}\n\n{_usage(sub)}{_options(sub)}"
+    return text
 
 
 def _usage(parser: argparse.ArgumentParser) -> str:

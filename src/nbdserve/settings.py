@@ -53,6 +53,7 @@ class ServerSettings:
         max_in_flight: requests a connection.
         max_in_flight_bytes: of their data, a connection.
         control: a Unix socket for nbdctl.
+        state_dir: a folder in which exports that are added while serving are kept.
     """
 
     listeners: tuple[UnixListener | TcpListener, ...] = ()
@@ -67,3 +68,4 @@ class ServerSettings:
     max_in_flight: int = 256
     max_in_flight_bytes: int = 8 << 20
     control: Path | None = None
+    state_dir: Path | None = None

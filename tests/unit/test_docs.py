@@ -66,6 +66,8 @@ def test_a_command_is_understood(page, line):
     arguments = cli.parser().parse_intermixed_args(words)
     if arguments.version or arguments.config is not None:
         return
+    if arguments.control is not None and not arguments.words:
+        return
     if arguments.help is not None:
         element_page(arguments.help)
         return

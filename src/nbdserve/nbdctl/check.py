@@ -51,6 +51,8 @@ def _resolved(configuration: Configuration) -> dict[str, object]:
     ]
     return {
         "listeners": listeners,
+        "control": _shown(str, settings.control),
+        "state-dir": _shown(str, settings.state_dir),
         "handshake-timeout": settings.handshake_timeout,
         "max-connections": settings.max_connections,
         "drain-timeout": settings.drain_timeout,
@@ -84,7 +86,7 @@ def _shown(show: object, value: object) -> object:
 def _text(resolved: dict[str, object]) -> str:
     lines = []
     for key, value in resolved.items():
-        if key != "exports":
+        if key != "exports" and value is not None:
             lines.append(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
     exports = resolved["exports"]
     for export in exports if isinstance(exports, list) else []:

@@ -34,20 +34,21 @@ class OutputFile:
     Args:
         path: where it is to be; a symbolic link is followed.
         force: replace what is there.
+        mode: its permissions, less the umask.
 
     Raises:
         DeviceError: something is there and `force` is not given, or it is no regular file; or the
             file cannot be made.
     """
 
-    def __init__(self, path: Path, *, force: bool) -> None:
+    def __init__(self, path: Path, *, force: bool, mode: int = 0o666) -> None:
         self.path = Path(os.path.realpath(path))
         self._force = force
         self._refuse_what_is_there()
         self._fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            self._fd = os.open(self._fresh, flags, 0o666)
+            self._fd = os.open(self._fresh, flags, mode)
         except OSError as exc:
             raise self._failure(exc) from exc
         self._there = True

@@ -1,14 +1,17 @@
-"""The arguments of a control command: typed by the kinds that parameters have, no others taken."""
+"""What a control command gets: arguments typed by the kinds that parameters have, a reporter."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from nbdserve.control.messages import CommandError, FailureKind
 from nbdserve.params import Kind, closest
 
-__all__ = ["Arguments"]
+__all__ = ["Arguments", "Report"]
 
 T = TypeVar("T")
+
+Report = Callable[[Mapping[str, Any]], Awaitable[None]]
+"""Called with facts about how far a command has come."""
 
 
 class Arguments:

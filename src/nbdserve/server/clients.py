@@ -86,6 +86,14 @@ class Clients:
         for connection in self._tasks.values():
             connection.abort()
 
+    async def end(self, export: str) -> None:
+        """Abort every connection to this export, and wait until it is over."""
+        ending = [task for task, one in self._tasks.items() if one.facts().export == export]
+        for task in ending:
+            self._tasks[task].abort()
+        if ending:
+            await asyncio.wait(ending)
+
     async def gone(self) -> None:
         """Wait until there is no client."""
         await self._nobody.wait()

@@ -9,15 +9,14 @@ from typing import Any
 
 from nbdserve.control.messages import CommandError, FailureKind, Request
 from nbdserve.params import SIZE, TEXT, closest
-from nbdserve.server.arguments import Arguments
+from nbdserve.server.arguments import Arguments, Report
+from nbdserve.server.exportcommands import ExportCommands
 from nbdserve.server.exports import Export, Exports
 from nbdserve.server.report import Service, report_status
+from nbdserve.server.state import AddedExports
 from nbdserve.server.warming import warm
 
-__all__ = ["Commands", "Report"]
-
-Report = Callable[[Mapping[str, Any]], Awaitable[None]]
-"""Called with facts about how far a command has come."""
+__all__ = ["Commands"]
 
 _Command = Callable[[Mapping[str, Any], Report], Awaitable[Mapping[str, Any]]]
 
@@ -27,11 +26,19 @@ class Commands:
 
     Args:
         service: the daemon.
+        added: where exports are kept that are added.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, added: AddedExports) -> None:
         self._service = service
-        self._table: Mapping[str, _Command] = {"status": self._status, "warm": self._warm}
+        exports = ExportCommands(service, added)
+        self._table: Mapping[str, _Command] = {
+            "status": self._status,
+            "warm": self._warm,
+            "export.list": exports.list,
+            "export.add": exports.add,
+            "export.remove": exports.remove,
+        }
 
     async def carry_out(self, request: Request, report: Report) -> Mapping[str, Any]:
         """Carry a command out.

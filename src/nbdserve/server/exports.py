@@ -9,8 +9,9 @@ starting: it is tried again when asked for.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from nbdserve.build import Chain, ChainPool
 from nbdserve.device import Capability, Device, DeviceInfo
@@ -19,7 +20,7 @@ from nbdserve.protocol.constants import MAX_PAYLOAD, TransmissionFlag
 from nbdserve.protocol.messages import ExportFacts
 from nbdserve.spec import ExportSpec
 
-__all__ = ["Export", "Exports", "Slot", "export_facts", "transmission_flags"]
+__all__ = ["Added", "Export", "Exports", "Slot", "export_facts", "transmission_flags"]
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,13 @@ _FLAGS = {
 }
 
 
+class Added(NamedTuple):
+    """An export that was added while serving: parsed, and as it was written."""
+
+    spec: ExportSpec
+    table: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Export:
     """An opened export: its device, and what the wire tells of it."""
@@ -44,38 +52,48 @@ class Export:
 
 @dataclass(slots=True)
 class Slot:
-    """One configured export.
+    """One export.
 
     Attributes:
         spec: as configured.
+        table: as it was added while serving; None for what the configuration has.
         chain: its devices, while it is open.
         export: likewise.
         failure: why it could not be opened when that was tried last.
         users: works of the server itself that use it just now.
-        opening: held while it is opened.
+        is_removed: it is no more, and must not be opened again.
+        opening: held while it is opened or closed.
     """
 
     spec: ExportSpec
+    table: Mapping[str, Any] | None = None
     chain: Chain | None = None
     export: Export | None = None
     failure: str | None = None
     users: int = 0
+    is_removed: bool = False
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Exports:
     """All exports of a server. Make it with `open`, end it with `close`."""
 
-    def __init__(self, specs: Sequence[ExportSpec]) -> None:
+    def __init__(self, specs: Sequence[ExportSpec], added: Sequence[Added] = ()) -> None:
         self._slots = {spec.name: Slot(spec) for spec in specs}
         self._pool = ChainPool()
+        for spec, table in added:
+            self._slots.setdefault(spec.name, Slot(spec, table))
 
     @classmethod
-    async def open(cls, specs: Sequence[ExportSpec], *, keep_going: bool) -> "Exports":
+    async def open(
+        cls, specs: Sequence[ExportSpec], *, added: Sequence[Added] = (), keep_going: bool
+    ) -> "Exports":
         """Open every export, all at once.
 
         Args:
             specs: with names that differ.
+            added: those added while it served before; one that cannot be opened is tried again
+                when it is asked for. A name that is configured meanwhile is the configuration's.
             keep_going: log an export that cannot be opened and try again when it is asked for,
                 as long as one can; else raise.
 
@@ -83,12 +101,17 @@ class Exports:
             ConfigError: a spec is wrong as written, whatever `keep_going` says.
             DeviceError: an export cannot be opened; none is left open.
         """
-        exports = cls(specs)
+        exports = cls(specs, added)
         slots = list(exports._slots.values())
         outcomes = await asyncio.gather(*map(exports._open, slots), return_exceptions=True)
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        fatal = [f for f in failures if not (keep_going and isinstance(f, DeviceError))]
-        if fatal or (failures and len(failures) == len(slots)):
+        fatal = [
+            outcome
+            for slot, outcome in zip(slots, outcomes, strict=True)
+            if isinstance(outcome, BaseException)
+            and not (isinstance(outcome, DeviceError) and (keep_going or slot.table is not None))
+        ]
+        if fatal or (specs and len(failures) == len(slots)):
             await exports.close()
             raise (fatal or failures)[0]
         for slot, outcome in zip(slots, outcomes, strict=True):
@@ -130,17 +153,55 @@ class Exports:
         slot = self._slots.get(name)
         if slot is None:
             return None
-        return slot.export or await self._open(slot)
+        export = slot.export or await self._open(slot)
+        return None if slot.is_removed else export
 
-    async def close(self) -> None:
-        """Close every chain; called when no connection is left."""
-        for slot in self._slots.values():
+    async def add(self, spec: ExportSpec, table: Mapping[str, Any]) -> Slot:
+        """Open a further export; clients may ask for it once this returns.
+
+        Args:
+            spec: whose name no other export has.
+            table: how it was written, to be kept.
+
+        Raises:
+            NbdserveError: it cannot be opened, and is not there then.
+        """
+        assert spec.name not in self._slots, "the caller looks"
+        slot = self._slots[spec.name] = Slot(spec, table)
+        try:
+            await self._open(slot)
+        except BaseException:
+            self.forget(slot)
+            raise
+        return slot
+
+    def forget(self, slot: Slot) -> None:
+        """Let no client find this export any more; those who have it keep it."""
+        slot.is_removed = True
+        if self._slots.get(slot.spec.name) is slot:
+            del self._slots[slot.spec.name]
+
+    def put_back(self, slot: Slot) -> None:
+        """Undo `forget`."""
+        slot.is_removed = False
+        self._slots[slot.spec.name] = slot
+
+    async def close_one(self, slot: Slot) -> None:
+        """Close an export that was forgotten and that nobody uses."""
+        async with slot.opening:
             chain, slot.chain, slot.export = slot.chain, None, None
             if chain is not None:
                 await chain.close()
 
+    async def close(self) -> None:
+        """Close every chain; called when no connection is left."""
+        for slot in self._slots.values():
+            await self.close_one(slot)
+
     async def _open(self, slot: Slot) -> Export:
         async with slot.opening:
+            if slot.is_removed:
+                raise DeviceError(f"export {slot.spec.name!r} was removed meanwhile")
             if slot.export is None:
                 try:
                     slot.chain = await self._pool.open(slot.spec)

@@ -76,6 +76,7 @@ def report_export(slot: Slot, connections: int) -> Mapping[str, Any]:
         "flags": _flags(facts.flags) if facts else None,
         "connections": connections,
         "in_use": slot.users > 0,
+        "added": slot.table is not None,
         "devices": _devices(slot.spec, slot.chain),
     }
 

@@ -8,7 +8,6 @@ the sockets are closed; what is not done by the deadline is aborted. A second si
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -26,8 +25,14 @@ from nbdserve.server.listener import Listener, adopt, listen
 from nbdserve.server.parent import exit_with_parent
 from nbdserve.server.pidfile import pid_file
 from nbdserve.server.report import Service
+from nbdserve.server.state import AddedExports
 from nbdserve.server.stop import Stop
-from nbdserve.server.systemd import Notifier, take_listen_fds, watchdog_interval
+from nbdserve.server.systemd import (
+    Notifier,
+    systemd_folder,
+    take_listen_fds,
+    watchdog_interval,
+)
 from nbdserve.settings import ServerSettings, TcpListener, UnixListener
 from nbdserve.spec import ExportSpec
 from nbdserve.threads import run_io
@@ -57,10 +62,9 @@ async def serve(
     if settings.exit_with_parent:
         exit_with_parent()
     stop = Stop()
-    with stop.on_signals():
-        opened = await stop.unless_told(
-            Exports.open(exports, keep_going=config_file is not None), default=None
-        )
+    with stop.on_signals(), AddedExports.kept_in(_state_dir(settings)) as added:
+        opening = Exports.open(exports, added=added.exports, keep_going=config_file is not None)
+        opened = await stop.unless_told(opening, default=None)
         if opened is None:
             return stop.status
         try:
@@ -70,7 +74,8 @@ async def serve(
                 if not settings.single:
                     service.listeners = _listen(settings, passed, stack)
                 if (path := _control_path(settings)) is not None:
-                    await stack.enter_async_context(ControlServer(path, Commands(service)))
+                    commands = Commands(service, added)
+                    await stack.enter_async_context(ControlServer(path, commands))
                 stack.enter_context(pid_file(settings.pid_file))
                 if settings.single:
                     return await _serve_single(service, stop, settings)
@@ -89,10 +94,15 @@ def _limits(settings: ServerSettings) -> Limits:
 
 def _control_path(settings: ServerSettings) -> Path | None:
     """Choose where nbdctl finds us: as told, or in the folder systemd made for this service."""
-    if settings.control is not None:
-        return settings.control
-    folder = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    return Path(folder) / "control.sock" if folder else None
+    folder = systemd_folder("RUNTIME_DIRECTORY")
+    return settings.control or (folder / "control.sock" if folder else None)
+
+
+def _state_dir(settings: ServerSettings) -> Path | None:
+    """Choose where added exports are kept; without a control socket none can be added."""
+    return settings.state_dir or (
+        systemd_folder("STATE_DIRECTORY") if _control_path(settings) else None
+    )
 
 
 def _listen(
@@ -124,7 +134,7 @@ async def _serve(service: Service, settings: ServerSettings, notifier: Notifier,
     if settings.print_uri:
         _print_uris([listener.uri(name) for listener in listeners for name in names])
     for listener in listeners:
-        log.info("listening uri=%s", listener.uri(names[0]))
+        log.info("listening uri=%s", listener.uri(_first(names)))
         clients.accept_on(listener.sock)
     try:
         return await _until_stopped(service, settings, notifier, stop)
@@ -147,7 +157,7 @@ async def _until_stopped(
         if settings.run is None:
             await stop.told.wait()
         else:
-            captive = run_captive(settings.run, _environment(listeners[0], names[0]))
+            captive = run_captive(settings.run, _environment(listeners[0], _first(names)))
             ended: int | None = await stop.unless_told(captive, default=None)
             status = stop.status if ended is None else ended
         notifier.notify("STOPPING=1", "STATUS=draining")
@@ -158,6 +168,11 @@ async def _until_stopped(
         await _drain(service, settings.drain_timeout, stop)
         watchdog.cancel()
     return status
+
+
+def _first(names: Sequence[str]) -> str:
+    """Choose the export that one line or one command is told of."""
+    return names[0] if names else ""
 
 
 def _print_uris(uris: Sequence[str]) -> None:

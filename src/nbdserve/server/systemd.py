@@ -1,14 +1,15 @@
-"""What systemd and a service say to each other: passed sockets, readiness, the watchdog.
+"""What systemd and a service say to each other: sockets, folders, readiness, the watchdog.
 
-Written down here rather than imported: the protocol is three environment variables and one
+Written down here rather than imported: the protocol is some environment variables and one
 datagram. Source: sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3).
 """
 
 import os
 import socket
+from pathlib import Path
 from typing import Final
 
-__all__ = ["Notifier", "take_listen_fds", "watchdog_interval"]
+__all__ = ["Notifier", "systemd_folder", "take_listen_fds", "watchdog_interval"]
 
 _FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
 
@@ -27,6 +28,15 @@ def take_listen_fds() -> list[int]:
     for fd in fds:
         os.set_inheritable(fd, False)
     return fds
+
+
+def systemd_folder(variable: str) -> Path | None:
+    """Return a folder made for this service, named by RUNTIME_DIRECTORY or the like.
+
+    Source: systemd.exec(5), RuntimeDirectory=; the first where there are several.
+    """
+    folder = os.environ.get(variable, "").partition(":")[0]
+    return Path(folder) if folder else None
 
 
 def watchdog_interval() -> float | None:

@@ -9,12 +9,13 @@ Bounds: a few pieces at once, so that clients' own reads are not pushed aside.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from nbdserve.device import Capability, Device
 from nbdserve.errors import DeviceError
 from nbdserve.extents import State
+from nbdserve.server.arguments import Report
 
 __all__ = ["warm"]
 
@@ -25,12 +26,7 @@ _MOST_FAILURES: Final = 16
 _REPORT: Final = 0.5  # seconds between two reports
 
 
-async def warm(
-    device: Device,
-    offset: int,
-    length: int,
-    report: Callable[[Mapping[str, Any]], Awaitable[None]],
-) -> Mapping[str, Any]:
+async def warm(device: Device, offset: int, length: int, report: Report) -> Mapping[str, Any]:
     """Warm a range; cancelling stops it.
 
     Returns:

@@ -1,0 +1,111 @@
+"""Exports that come and go while the daemon serves: the commands export.add, .remove and .list.
+
+What a command has acknowledged is on disk. An export of the configuration cannot be removed: it
+would be back after a restart.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from nbdserve.config import read_export
+from nbdserve.control.messages import CommandError, FailureKind
+from nbdserve.errors import DeviceError
+from nbdserve.params import BOOLEAN, TEXT, closest
+from nbdserve.server.arguments import Arguments, Report
+from nbdserve.server.exports import Slot
+from nbdserve.server.report import Service, report_status
+from nbdserve.server.state import AddedExports
+from nbdserve.unbroken import run_unbroken
+
+__all__ = ["ExportCommands"]
+
+log = logging.getLogger(__name__)
+
+
+class ExportCommands:
+    """Add, remove and list exports.
+
+    Args:
+        service: the daemon.
+        added: where those that are added are kept.
+    """
+
+    def __init__(self, service: Service, added: AddedExports) -> None:
+        self._service = service
+        self._added = added
+        self._saving = asyncio.Lock()
+
+    async def list(self, given: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
+        """List all exports, as status does."""
+        Arguments(given)
+        return {"exports": report_status(self._service)["exports"]}
+
+    async def add(self, given: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
+        """Open an export and serve it from now on; if it cannot be opened, nothing has changed."""
+        table = Arguments(given, "export").table("export")
+        spec = read_export(table)
+        exports = self._service.exports
+        if spec.name in exports.names():
+            raise CommandError(FailureKind.EXISTS, f"there is an export {spec.name!r} already")
+        slot = await exports.add(spec, table)
+        try:
+            await self._save()
+        except BaseException:
+            await self._take_away(slot)
+            raise
+        log.info("export added export=%r", spec.name)
+        return {"name": spec.name, "kept": self._added.is_kept}
+
+    async def remove(self, given: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
+        """Serve an export no more; one that is in use only by force, which drops its clients."""
+        arguments = Arguments(given, "export", "force")
+        name = arguments.optional("export", TEXT, "")
+        slot = self._removable(name, force=arguments.optional("force", BOOLEAN, default=False))
+        exports = self._service.exports
+        exports.forget(slot)  # at once, so that no client comes meanwhile
+        try:
+            await self._save()
+        except DeviceError:
+            exports.put_back(slot)
+            raise
+        finally:
+            if slot.is_removed:
+                await self._take_away(slot)
+        log.info("export removed export=%r", name)
+        return {"name": name}
+
+    def _removable(self, name: str, *, force: bool) -> Slot:
+        exports = self._service.exports
+        slot = next((slot for slot in exports.slots() if slot.spec.name == name), None)
+        if slot is None:
+            raise CommandError(
+                FailureKind.EXPORT, f"unknown export {name!r}; {closest(name, exports.names())}"
+            )
+        if slot.table is None:
+            raise CommandError(
+                FailureKind.ARGUMENT,
+                f"export {name!r} stands in the configuration; take it out there and restart",
+            )
+        if slot.users:
+            raise CommandError(
+                FailureKind.BUSY, f"export {name!r} is being warmed; stop that first"
+            )
+        count = sum(client.export == name for client in self._service.clients.facts())
+        if count and not force:
+            raise CommandError(
+                FailureKind.BUSY, f"export {name!r} has {count} clients; --force drops them"
+            )
+        return slot
+
+    async def _take_away(self, slot: Slot) -> None:
+        self._service.exports.forget(slot)
+        await self._service.clients.end(slot.spec.name)
+        await self._service.exports.close_one(slot)
+
+    async def _save(self) -> None:
+        async with self._saving:
+            slots = self._service.exports.slots()
+            tables = [slot.table for slot in slots if slot.table is not None]
+            await run_unbroken(self._added.save, tables)
