@@ -21,11 +21,10 @@ from nbdserve.device import BlockSize, Capability, Device, DeviceInfo, FileRange
 from nbdserve.errors import NotSupportedError
 from nbdserve.extents import Extent, coalesce
 from nbdserve.formats.xz import XzIndex, XzLayout
-from nbdserve.formats.xzindex import IndexReader, ReadRange, advance, read_index
 from nbdserve.params import PATH, SIZE, param
 from nbdserve.ranges import Piece
-from nbdserve.threads import run_cpu
 from nbdserve.xzengine.blocks import Need, XzBlocks, arrival, leave
+from nbdserve.xzengine.indexing import index_of
 from nbdserve.xzengine.spill import Spill
 
 __all__ = ["XzLayer", "XzParams"]
@@ -40,7 +39,7 @@ _CACHE: Final = 80 << 20
 _CACHE_MAX: Final = 1 << 30
 _LARGE: Final = 64 << 20
 _MAX_BLOCK: Final = 512 << 20  # of a block that has to be decoded in memory
-_REMEDY = "recompress it: xz -dc FILE | xz -T0 --block-size=16MiB"
+_REMEDY = "recompress it: nbdctl pack FILE NEW.xz --block-size 16M"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +82,11 @@ class XzLayer(Layer):
     """Serve the image inside an xz file, decoding only the blocks that are read.
 
     The image is read-only; put a cow layer above it to write. To read one byte its block is fetched
-    and decoded up to there, so the file should be compressed in blocks (`xz -T0
-    --block-size=16MiB`); `nbdctl inspect` tells how it is, and what a read may cost. What is
-    decoded once is kept, in memory and past that on disk. Streams, stream padding and every check
-    and filter of the format are understood. A block of up to `early` is verified before a byte of
-    it is served; a larger one is served as it is decoded, each part once LZMA2's own test of it is
+    and decoded up to there, so the file should be compressed in blocks (`nbdctl pack FILE NEW.xz
+    --block-size 16M`); `nbdctl inspect` tells how it is, and what a read may cost. What is decoded
+    once is kept, in memory and past that on disk. Streams, stream padding and every check and
+    filter of the format are understood. A block of up to `early` is verified before a byte of it is
+    served; a larger one is served as it is decoded, each part once LZMA2's own test of it is
     passed. A corrupt block is an I/O error for the reads that touch it, and only for those.
 
         nbdserve --layer cow --layer xz http https://example.org/disk.img.xz
@@ -127,7 +126,7 @@ class XzLayer(Layer):
         return self._blocks.status()
 
     async def open(self, *, read_only: bool) -> None:
-        self._index = await self._read_index()
+        self._index = await index_of(self.inner)
         self._layout = layout = self._index.layout()
         params = self._params
         self._budget = _budget(params, layout)
@@ -198,15 +197,6 @@ class XzLayer(Layer):
         for piece in pieces:
             await self._blocks.look_at(piece.unit)
         return coalesce(extent for piece in pieces for extent in self._blocks.extents(piece))
-
-    async def _read_index(self) -> XzIndex:
-        reader: IndexReader = read_index(self.inner.info.size)
-        wanted = advance(reader, None)
-        while isinstance(wanted, ReadRange):
-            data = await self.inner.read(wanted.offset, wanted.length)
-            # an index of a million blocks takes a second to parse
-            wanted = await run_cpu(advance, reader, data)
-        return wanted
 
     def _refuse_or_warn(self) -> None:
         layout, params = self._layout, self._params

@@ -15,8 +15,9 @@ from nbdserve.inspection import Inspection, gather, gather_xz, pack_command, ren
 from nbdserve.logs import configure
 from nbdserve.nbdctl.image import add_layer_option, image_spec, is_bare
 from nbdserve.nbdctl.voice import answer, answer_json
-from nbdserve.packing.reading import index_of, is_xz
+from nbdserve.packing.reading import is_xz
 from nbdserve.spec import ElementSpec, ExportSpec
+from nbdserve.xzengine.indexing import index_of
 
 __all__ = ["add_parser", "run"]
 

@@ -27,9 +27,10 @@ from nbdserve.nbdctl.voice import answer
 from nbdserve.packing.outputfile import OutputFile
 from nbdserve.packing.packer import Packed, pack
 from nbdserve.packing.progress import Progress
-from nbdserve.packing.reading import DeviceReader, ImageReader, XzReader, index_of, is_xz
+from nbdserve.packing.reading import DeviceReader, ImageReader, XzReader, is_xz
 from nbdserve.params import INTEGER, SIZE
 from nbdserve.unbroken import run_unbroken
+from nbdserve.xzengine.indexing import index_of
 
 __all__ = ["add_parser", "run"]
 

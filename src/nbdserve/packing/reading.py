@@ -17,10 +17,9 @@ from nbdserve.device import Device
 from nbdserve.errors import CorruptDataError, DeviceError
 from nbdserve.extents import State
 from nbdserve.formats.xz import HEADER_SIZE, XzIndex
-from nbdserve.formats.xzindex import ReadRange, advance, read_index
 from nbdserve.threads import run_cpu
 
-__all__ = ["DeviceReader", "ImageReader", "XzReader", "index_of", "is_xz"]
+__all__ = ["DeviceReader", "ImageReader", "XzReader", "is_xz"]
 
 _MAGIC: Final = b"\xfd7zXZ\0"
 _READ: Final = 4 << 20  # a round trip to a far mirror for this much is time well spent
@@ -153,17 +152,3 @@ async def is_xz(device: Device) -> bool:
     """Tell by its first bytes whether a device is an xz file."""
     size = device.info.size
     return size >= len(_MAGIC) and await device.read(0, len(_MAGIC)) == _MAGIC
-
-
-async def index_of(device: Device) -> XzIndex:
-    """Read the index of the xz file that a device is.
-
-    Raises:
-        DeviceError: it cannot be read, or is no whole xz file.
-    """
-    reader = read_index(device.info.size)
-    wanted = advance(reader, None)
-    while isinstance(wanted, ReadRange):
-        data = await device.read(wanted.offset, wanted.length)
-        wanted = await run_cpu(advance, reader, data)
-    return wanted

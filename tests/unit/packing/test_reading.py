@@ -9,8 +9,9 @@ from chains import pattern
 from nbdserve.build import open_chain
 from nbdserve.device import Passthrough
 from nbdserve.errors import CorruptDataError
-from nbdserve.packing.reading import DeviceReader, XzReader, index_of, is_xz
+from nbdserve.packing.reading import DeviceReader, XzReader, is_xz
 from nbdserve.spec import ElementSpec, ExportSpec
+from nbdserve.xzengine.indexing import index_of
 
 UNIT = 64 << 10
 PIECE = 5000

@@ -1,0 +1,23 @@
+"""The index of an xz file, read over a device: the I/O that `formats.xzindex` asks for."""
+
+from nbdserve.device import Device
+from nbdserve.formats.xz import XzIndex
+from nbdserve.formats.xzindex import ReadRange, advance, read_index
+from nbdserve.threads import run_cpu
+
+__all__ = ["index_of"]
+
+
+async def index_of(device: Device) -> XzIndex:
+    """Read the index of the xz file that a device is.
+
+    Raises:
+        DeviceError: it cannot be read, or is no whole xz file.
+    """
+    reader = read_index(device.info.size)
+    wanted = advance(reader, None)
+    while isinstance(wanted, ReadRange):
+        data = await device.read(wanted.offset, wanted.length)
+        # an index of a million blocks takes a second to parse
+        wanted = await run_cpu(advance, reader, data)
+    return wanted
