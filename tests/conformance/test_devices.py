@@ -75,6 +75,16 @@ async def make_http(folder, size, *layers, contents=None):
         yield subject
 
 
+@contextlib.asynccontextmanager
+async def make_http_with_mirrors(folder, size):
+    """The first mirror has it not; the next one serves."""
+    written(folder, pattern(size), "image")
+    async with website(folder) as one, website(folder) as two:
+        words = ["http", f"{one}/gone", f"url={one}/image", f"url={two}/image"]
+        async with chain(words, contents=pattern(size)) as subject:
+            yield subject
+
+
 def make_memory(folder, size):
     return chain(
         ["memory", str(size)], contents=sparse(size), fill=sparse(size), trim_zeroes=True,
@@ -172,6 +182,7 @@ ROWS = {
     "source file, read-only": make_file_that_is_read_only,
     "source file on tmpfs": make_file_in_memory,
     "source http": make_http,
+    "source http with mirrors": make_http_with_mirrors,
     "source memory": make_memory,
     "source null": make_null,
     "source pattern": make_pattern,

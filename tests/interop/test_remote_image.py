@@ -1,11 +1,9 @@
 """The main job: an xz-compressed image behind a real web server, read by real clients."""
 
-import asyncio
 import contextlib
 import os
 import shutil
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from daemon import daemon, run_nbdserve
 from guest import MARKER
 from nginx import nginx
 from tools import ENVIRONMENT, digest
-from webserver import WebServer, broken_off, status
+from webserver import broken_off, misbehaving, status
 
 
 def test_a_whole_copy_fetches_each_block_once_and_the_index_once(
@@ -199,23 +197,6 @@ def test_redirects_are_followed_once_and_remembered(origin, small):
             assert sector(server, n * 65536) == data[n * 65536 :][:512]
     hits = origin.hits()
     assert [hit.status for hit in hits].count(302) == 1
-
-
-@contextlib.contextmanager
-def misbehaving(contents):
-    """A web server that misbehaves by script, on an event loop in a thread of its own."""
-    server = WebServer(contents)
-    with asyncio.Runner() as runner:
-        runner.run(server.start())
-        loop = runner.get_loop()
-        thread = threading.Thread(target=loop.run_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            asyncio.run_coroutine_threadsafe(server.stop(), loop).result(30)
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The `http` source: a file on a web server, read by Range requests.
+"""The `http` source: a file on a web server or several, read by Range requests.
 
 Opening costs one request, for the last bytes of the file: it tells size and version, and holds what
 formats keep at their end. The version is pinned; every later answer must be of it. A read that
@@ -7,53 +7,51 @@ until `retry-for` has passed without a byte of progress. Wrong bytes are never r
 is taken only if status, Content-Range and validators all say it is what was asked for.
 """
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import NoReturn
-
-import aiohttp
 
 from nbdserve.device import BlockSize, Device, DeviceInfo, FileRange
-from nbdserve.errors import CorruptDataError, SourceUnavailableError
-from nbdserve.formats.httprange import (
-    Entity,
-    parse_content_range,
-    parse_retry_after,
-    transient_status,
-)
-from nbdserve.sources.httporigin import Origin
+from nbdserve.errors import ConfigError, CorruptDataError
+from nbdserve.formats.httprange import Entity
+from nbdserve.sources.httpbudget import Budget
+from nbdserve.sources.httpcheck import MirrorCheck
+from nbdserve.sources.httplisting import Listing, read_listing
+from nbdserve.sources.httpmirror import Mirror, Pinned
+from nbdserve.sources.httpmirrors import Mirrors
+from nbdserve.sources.httpopening import Found, Opening
+from nbdserve.sources.httporigin import Origin, parse_url
 from nbdserve.sources.httpparams import HttpParams
-from nbdserve.sources.httpretry import FAILURES, TransientError, Tries
+from nbdserve.sources.httpreader import Reader
+from nbdserve.sources.httpretry import FAILURES
 from nbdserve.sources.httpspool import Spool
+from nbdserve.sources.httpverify import Verification
 
 __all__ = ["HttpSource"]
 
 log = logging.getLogger(__name__)
 
-# The index and footer of an xz file of 3,000 blocks, a qcow2 or GPT backup header: one request.
-_TAIL = 64 << 10
 _BLOCK_SIZE = BlockSize(1, 64 << 10, 32 << 20)
-
-_REMEDY = {
-    401: "give user= and password-file=, or bearer-file=",
-    403: "give credentials (user=, bearer-file=), or a fresh signed URL",
-    404: "check the URL",
-    410: "check the URL",
-}
+_TAIL = 64 << 10
 
 
 class HttpSource(Device):
-    """A file on a web server, read by Range requests; read-only.
+    """A file on a web server, or on several, read by Range requests; read-only.
 
     The file's version (ETag or date, and size) is pinned when it is opened: if it is replaced,
     reads fail until the export is opened again, and never mix old and new. Resets, short answers,
     429 and 5xx are tried again. Redirects are followed once and remembered. A server that knows
     no ranges gets one full download into a temporary file. Proxies are taken from the environment.
 
+    With several `url=`, or a metalink, the best mirror is read from and the others stand in for
+    it. A mirror must agree in size and in the last 64 KiB before it is used; one that does not, or
+    that answers 404, is excluded with a warning. Credentials go to each `url=` and to the
+    metalink's own address, not to the mirrors a metalink names.
+
         nbdserve --layer xz http https://example.com/disk.raw.xz
         nbdserve http https://example.com/disk.raw bearer-file=/etc/nbdserve/token
+        nbdserve --layer xz http https://one.example/disk.xz url=https://two.example/disk.xz
+        nbdserve --layer xz http metalink=disk.raw.xz.meta4 max-rate=10M
     """
 
     Params = HttpParams
@@ -61,59 +59,166 @@ class HttpSource(Device):
     writable = False
 
     def __init__(self, params: HttpParams) -> None:
+        if not params.url and params.metalink is None:
+            raise ConfigError("needs a URL, or metalink=FILE", table="source http", key="url")
+        for url in params.url:
+            parse_url(url)
         self._params = params
-        self._origin = Origin(params)
-        self._slots = asyncio.Semaphore(max(1, params.connections))
+        self._info = DeviceInfo(0)
         self._entity = Entity(0, None, None)
         self._tail = b""
+        self._sha256: str | None = None
+        self._pinned_at = ""
+        self._mirrors: Mirrors | None = None
+        self._budget = Budget("")
+        self._check: MirrorCheck | None = None
+        self._reader: Reader | None = None
         self._spool: Spool | None = None
-        self._info = DeviceInfo(0)
-        self.bytes_received = 0
-        """Bytes of bodies received so far."""
-        self.retries = 0
-        """Tries that failed and were repeated so far."""
+        self._verification: Verification | None = None
+        self._condemned: str | None = None
+        self._opening_retries = 0
 
     @property
     def info(self) -> DeviceInfo:
         return self._info
 
     @property
-    def requests(self) -> int:
-        """Requests made so far."""
-        return self._origin.requests
+    def identity(self) -> str | None:
+        if self._condemned is not None:
+            return None
+        if self._sha256 is not None:
+            return f"sha256:{self._sha256}"
+        version = self._entity.etag or self._entity.last_modified
+        return version and f"{self._pinned_at} {version} {self._entity.size}"
 
     @property
-    def identity(self) -> str | None:
-        entity = self._entity
-        version = entity.etag or entity.last_modified
-        return version and f"{self._origin.name} {version} {entity.size}"
+    def requests(self) -> int:
+        """Requests made so far."""
+        return self._budget.requests
+
+    @property
+    def retries(self) -> int:
+        """Tries that failed so far."""
+        return self._opening_retries + (self._reader.tally.retries if self._reader else 0)
+
+    def status(self) -> Mapping[str, int | float | str | bool]:
+        told: dict[str, int | float | str | bool] = {
+            "requests": self.requests,
+            "bytes_received": self._budget.received,
+            "retries": self.retries,
+        }
+        if self._reader is None or self._mirrors is None:
+            return told
+        gate = self._mirrors.chosen.origin.gate
+        told["hedges"] = self._reader.tally.hedges
+        told["evicted_streams"] = self._reader.tally.evicted
+        told["parallel_limit"] = gate.window.limit
+        told["parallel_now"] = gate.in_flight
+        if self._verification is not None:
+            told["verification"] = self._verification.state
+            told["verified_bytes"] = self._verification.done
+        for number, mirror in enumerate(self._mirrors, 1):
+            told |= mirror.status(number)
+        return told
+
+    # Opening and closing
 
     async def open(self, *, read_only: bool) -> None:
-        self._origin.open()
         try:
-            await self._open()
+            listing = await read_listing(self._params)
+            self._sha256 = listing.sha256
+            self._mirrors = self._make_mirrors(listing)
+            self._budget = self._make_budget(self._mirrors.name)
+            await self._open_at(self._mirrors, listing)
         except BaseException:
             await self.close()
             raise
-        size = self._spool.size if self._spool else self._entity.size
+        size = self._entity.size
         self._info = DeviceInfo(size, _BLOCK_SIZE)
-        log.debug("http opened url=%s size=%d ranges=%s", self._origin.name, size, not self._spool)
+        name = self._pinned_at
+        log.debug("http opened url=%s size=%d ranges=%s", name, size, not self._spool)
 
     async def close(self) -> None:
-        await self._origin.close()
+        if self._verification is not None:
+            await self._verification.close()
+        if self._check is not None:
+            self._check.close()
+        for mirror in self._mirrors or ():
+            await mirror.origin.close()
         if self._spool is not None:
             self._spool.close()
         log.debug(
             "http closed url=%s requests=%d received=%d retries=%d",
-            self._origin.name,
+            self._pinned_at,
             self.requests,
-            self.bytes_received,
+            self._budget.received,
             self.retries,
         )
+
+    def _make_mirrors(self, listing: Listing) -> Mirrors:
+        trusted = [(url, True) for url in listing.urls]
+        found = [(url, False) for url in listing.found]
+        origins = [
+            Origin(url, self._params, self, is_trusted=is_trusted)
+            for url, is_trusted in [*trusted, *found]
+        ]
+        return Mirrors([Mirror(origin, order) for order, origin in enumerate(origins)])
+
+    def _make_budget(self, name: str) -> Budget:
+        given = self._params
+        return Budget(name, given.max_requests, given.max_bytes, given.max_rate)
+
+    async def _open_at(self, mirrors: Mirrors, listing: Listing) -> None:
+        for mirror in mirrors:
+            mirror.origin.open()
+        given = self._params
+        opening = Opening(mirrors, self._budget, given.retry_for, given.deadline, listing.size)
+        while True:
+            found = await opening.find()
+            self._opening_retries = opening.retries
+            if found.whole is None:
+                break
+            try:
+                await self._take_whole(found)
+            except FAILURES as exc:
+                opening.failed(found.mirror, exc)
+            else:
+                return
+        self._pin(found)
+        self._check = MirrorCheck(lambda: Pinned(self._entity.size, self._tail), self._budget)
+        self._reader = Reader(self._params, self, mirrors, self._check, self._budget)
+        if not found.tail and self._entity.size and len(list(mirrors)) > 1:
+            first = max(0, self._entity.size - _TAIL)
+            tail = bytearray(self._entity.size - first)
+            await self._reader.fill(first, memoryview(tail))
+            self._tail = bytes(tail)
+        if self._params.verify == "background" and self._sha256 is not None:
+            self._verification = Verification(
+                self._reader, self._entity.size, self._sha256, self._condemn
+            )
+            self._verification.start()
+
+    def _pin(self, found: Found) -> None:
+        self._entity = found.entity
+        self._tail = found.tail
+        self._pinned_at = found.mirror.name
+
+    async def _take_whole(self, found: Found) -> None:
+        """Download the file, from a server that knows no ranges."""
+        assert found.whole is not None
+        async with found.whole:
+            self._spool = self._spool or Spool(self._params.download_dir, found.mirror.name)
+            await self._spool.fill(found.whole, self._budget)
+        if self._sha256 is not None:
+            await self._spool.verify(self._sha256)
+        self._pin(found)
+        self._entity = Entity.of(found.whole.headers, self._spool.size)
 
     # Reading
 
     def read_into_nowait(self, offset: int, view: memoryview) -> bool:
+        if self._condemned is not None:
+            return False
         if self._spool is not None:
             return self._spool.read_nowait(offset, view)
         start = offset - (self._entity.size - len(self._tail))
@@ -126,173 +231,32 @@ class HttpSource(Device):
         return None if self._spool is None else self._spool.file_range(offset)
 
     async def read_into(self, offset: int, view: memoryview) -> None:
+        self._refuse_condemned()
         if self._spool is not None:
             await self._spool.read(offset, view)
         elif len(view) and not self.read_into_nowait(offset, view):  # no Range holds no bytes
-            done = 0
-            async with self._slots, aclosing(self._chunks(offset, len(view))) as chunks:
-                async for chunk in chunks:
-                    view[done : done + len(chunk)] = chunk
-                    done += len(chunk)
+            assert self._reader is not None
+            await self._reader.fill(offset, view)
+            self._refuse_condemned()
 
     async def stream(self, offset: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
-        if self._spool is not None or offset >= self._entity.size - len(self._tail):
+        if self._reader is None or offset >= self._entity.size - len(self._tail):
             async with aclosing(super().stream(offset, length)) as pieces:
                 async for piece in pieces:
                     yield piece
         elif length:
-            async with self._slots, aclosing(self._chunks(offset, length)) as chunks:
+            async with aclosing(self._reader.stream(offset, length)) as chunks:
                 async for chunk in chunks:
+                    self._refuse_condemned()
                     yield chunk
 
-    async def _chunks(self, offset: int, length: int) -> AsyncGenerator[bytes, None]:
-        """Yield a range as it comes; what breaks off is asked for again from there."""
-        tries = Tries(self._origin.name, self._params.retry_for)
-        done = 0
-        while done < length:
-            try:
-                async with aclosing(self._fetch(offset + done, length - done)) as chunks:
-                    async for chunk in chunks:
-                        done += len(chunk)
-                        yield chunk
-                        tries.progressed()  # after the caller's own time, which is no delay
-            except FAILURES as exc:
-                await self._try_again(tries, exc)
+    def _condemn(self, reason: str) -> None:
+        self._condemned = reason
+        log.error("http content is wrong, all reads fail url=%s: %s", self._pinned_at, reason)
 
-    async def _fetch(self, offset: int, length: int) -> AsyncGenerator[bytes, None]:
-        """Ask for a range once and yield what comes."""
-        last = offset + length - 1
-        headers = {"Range": f"bytes={offset}-{last}"}
-        if self._entity.if_range is not None:
-            headers["If-Range"] = self._entity.if_range
-        done = 0
-        async with self._origin.get(headers) as response:
-            self._check(response, offset, last)
-            async for chunk in response.content.iter_any():
-                done += len(chunk)
-                if done > length:
-                    raise CorruptDataError(
-                        f"http: {self._origin.name}: more bytes than asked for at {offset}"
-                    )
-                self.bytes_received += len(chunk)
-                yield chunk
-        if done < length:
-            raise TransientError(f"the answer ended at {offset + done}")
-
-    def _check(self, response: aiohttp.ClientResponse, offset: int, last: int) -> None:
-        """Take an answer only if it is what was asked for, of the version that was opened."""
-        if response.status not in (200, 206, 416):
-            self._refuse_status(response)
-        found = parse_content_range(response.headers.get("Content-Range"))
-        total = found.total if found else None
-        if response.status == 200:
-            total = response.content_length
-        now = Entity.of(response.headers, self._entity.size if total is None else total)
-        difference = self._entity.difference(now)
-        if difference is not None or response.status == 416:
-            raise SourceUnavailableError(
-                f"http: {self._origin.name} changed while open "
-                f"({difference or 'it has become shorter'}); reopen the export"
-            )
-        if response.status == 200:
-            raise SourceUnavailableError(
-                f"http: {self._origin.name}: the server stopped answering ranges; reopen the export"
-            )
-        self._check_encoding(response)
-        if found is None or found.start != offset or found.end is None or found.end > last:
+    def _refuse_condemned(self) -> None:
+        if self._condemned is not None:
             raise CorruptDataError(
-                f"http: {self._origin.name}: asked for bytes {offset}-{last}, got "
-                f"{response.headers.get('Content-Range', 'no Content-Range')!r}; "
-                "the server is at fault"
+                f"http: {self._pinned_at}: {self._condemned}; "
+                "get the right file, or correct sha256="
             )
-
-    def _check_encoding(self, response: aiohttp.ClientResponse) -> None:
-        encoding = response.headers.get("Content-Encoding", "identity")
-        if encoding.lower() != "identity":
-            raise CorruptDataError(
-                f"http: {self._origin.name}: answered with Content-Encoding {encoding}; "
-                "ask for the file as it is"
-            )
-
-    # Opening
-
-    async def _open(self) -> None:
-        tries = Tries(self._origin.name, self._params.retry_for, opening=True)
-        while True:
-            try:
-                await self._open_once()
-            except FAILURES as exc:
-                await self._try_again(tries, exc)
-            else:
-                return
-
-    async def _open_once(self) -> None:
-        async with self._origin.get({"Range": f"bytes=-{_TAIL}"}) as response:
-            if await self._took_range(response):
-                return
-        # No suffix ranges, or no ranges at all: the first byte tells.
-        async with self._origin.get({"Range": "bytes=0-0"}) as response:
-            if not await self._took_range(response):
-                await self._take_whole(response)
-
-    async def _took_range(self, response: aiohttp.ClientResponse) -> bool:
-        """Take size, version and bytes from an answer to a range; False if it is none."""
-        found = parse_content_range(response.headers.get("Content-Range"))
-        if response.status == 416 and found is not None and found.total == 0:
-            self._entity = Entity.of(response.headers, 0)
-            return True
-        if response.status in (200, 416):
-            return response.status == 200 and await self._took_empty(response)
-        if response.status != 206:
-            self._refuse_status(response)
-        self._check_encoding(response)
-        if found is None or found.total is None or found.start is None or found.end is None:
-            return False
-        body = await response.content.read()
-        if len(body) != found.end - found.start + 1:
-            raise TransientError("the answer broke off")
-        self.bytes_received += len(body)
-        self._entity = Entity.of(response.headers, found.total)
-        if found.end == found.total - 1:
-            self._tail = body
-        self._origin.remember(response)
-        return True
-
-    async def _took_empty(self, response: aiohttp.ClientResponse) -> bool:
-        if response.content_length != 0:
-            return False
-        self._entity = Entity.of(response.headers, 0)
-        return True
-
-    async def _take_whole(self, response: aiohttp.ClientResponse) -> None:
-        if response.status != 200:
-            self._refuse_status(response)
-        self._check_encoding(response)
-        self._spool = self._spool or Spool(self._params.download_dir, self._origin.name)
-        try:
-            await self._spool.fill(response)
-        except SourceUnavailableError as exc:
-            raise TransientError(str(exc)) from exc
-        self.bytes_received += self._spool.size
-        self._entity = Entity.of(response.headers, self._spool.size)
-
-    # Trying again
-
-    async def _try_again(self, tries: Tries, exc: Exception) -> None:
-        """Wait before the next try, or raise if there shall be none."""
-        await tries.failed(exc)
-        self.retries += 1
-        self._origin.forget()
-
-    def _refuse_status(self, response: aiohttp.ClientResponse) -> NoReturn:
-        status = response.status
-        if transient_status(status):
-            asked = parse_retry_after(response.headers.get("Retry-After"))
-            raise TransientError(f"status {status} {response.reason}", asked)
-        if self._origin.is_redirected and status in (401, 403, 404, 410):
-            # an address that was signed for a while; the operator's own may give a new one
-            raise TransientError(f"the redirect's target answered {status} {response.reason}")
-        remedy = _REMEDY.get(status, "check the URL and the server")
-        raise SourceUnavailableError(
-            f"http: {self._origin.name}: {status} {response.reason}; {remedy}"
-        )

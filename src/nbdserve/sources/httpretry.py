@@ -1,12 +1,10 @@
 """When a request that failed is made again, and when it is given up.
 
-One object holds the tries for one read: what is transient is tried again with growing, random
+One object holds the tries of one read: what is transient is tried again with growing, random
 waits until so much time has passed without a byte of progress. What is not transient goes on as
 the error it is.
 """
 
-import asyncio
-import logging
 import os
 import random
 import time
@@ -14,20 +12,27 @@ from typing import NoReturn
 
 import aiohttp
 
-from nbdserve.errors import DeviceError, SourceUnavailableError
+from nbdserve.errors import SourceUnavailableError
 from nbdserve.formats.httprange import backoff_ceiling
 
-__all__ = ["FAILURES", "TransientError", "Tries"]
-
-log = logging.getLogger(__name__)
+__all__ = ["FAILURES", "TransientError", "Tries", "cause_of"]
 
 
 class TransientError(Exception):
-    """This try failed; another one may not."""
+    """This try failed; another one may not.
 
-    def __init__(self, cause: str, retry_after: float | None = None) -> None:
+    Args:
+        cause: for messages.
+        retry_after: the seconds the server asked to be left alone.
+        pushed_back: the server said that it is asked too much.
+    """
+
+    def __init__(
+        self, cause: str, retry_after: float | None = None, *, pushed_back: bool = False
+    ) -> None:
         super().__init__(cause)
         self.retry_after = retry_after
+        self.pushed_back = pushed_back
 
 
 FAILURES = (TransientError, aiohttp.ClientError, OSError)
@@ -35,60 +40,70 @@ FAILURES = (TransientError, aiohttp.ClientError, OSError)
 
 
 class Tries:
-    """The tries of one read.
+    """The tries of one read. Moments are those of `time.monotonic`.
 
     Args:
         name: how messages call the source.
         patience: seconds without progress after which it is given up.
-        opening: the source is being opened: a server that is not there is an error at once.
     """
 
-    def __init__(self, name: str, patience: float, *, opening: bool = False) -> None:
+    def __init__(self, name: str, patience: float) -> None:
         self._name = name
         self._patience = patience
-        self._opening = opening
-        self._failed = 0
+        self._failed: dict[object, int] = {}
+        self._not_before: dict[object, float] = {}
+        self._cause: Exception | None = None
         self._deadline = time.monotonic() + patience
 
     def progressed(self) -> None:
         """Count anew: a byte came."""
-        self._failed = 0
+        self._failed.clear()
+        self._not_before.clear()
         self._deadline = time.monotonic() + self._patience
 
-    async def failed(self, exc: Exception) -> None:
-        """Wait before the next try, after one that ended with one of FAILURES.
+    def failed(self, mirror: object, exc: Exception) -> float:
+        """Note that a try at a mirror failed.
+
+        Returns:
+            The seconds in which this mirror shall not be asked again.
+        """
+        self._cause = exc
+        times = self._failed[mirror] = self._failed.get(mirror, 0) + 1
+        wait = random.uniform(0, backoff_ceiling(times))  # noqa: S311 -- jitter is no secret
+        asked = exc.retry_after if isinstance(exc, TransientError) else None
+        wait = max(wait, asked or 0.0)
+        self._not_before[mirror] = time.monotonic() + wait
+        return wait
+
+    def not_before(self, mirror: object) -> float:
+        """Tell from when on this read may ask a mirror."""
+        return self._not_before.get(mirror, 0.0)
+
+    def wait_until(self, moment: float) -> float:
+        """Return the seconds to wait until `moment`.
 
         Raises:
-            DeviceError: there shall be none.
+            SourceUnavailableError: there is no such patience left.
         """
-        cause, asked = self._judge(exc)
-        self._failed += 1
-        wait = random.uniform(0, backoff_ceiling(self._failed))  # noqa: S311 -- no secret
-        wait = max(wait, asked or 0.0)
-        if time.monotonic() + wait > self._deadline:
-            self._give_up(cause, exc)
-        log.debug("http trying again url=%s in=%.2fs: %s", self._name, wait, cause)
-        await asyncio.sleep(wait)
+        if moment > self._deadline:
+            self._give_up()
+        return max(0.0, moment - time.monotonic())
 
-    def _judge(self, exc: Exception) -> tuple[str, float | None]:
-        """Tell the cause and the wait the server asked for, or raise what is no use trying."""
-        if isinstance(exc, TransientError):
-            return str(exc), exc.retry_after
-        if isinstance(exc, DeviceError):
-            raise exc
-        if isinstance(exc, aiohttp.InvalidURL):
-            raise DeviceError(f"http: {self._name}: redirected to {exc}") from exc
-        if isinstance(exc, aiohttp.ClientConnectorError):
-            cause = f"cannot connect to {exc.host} port {exc.port}: {_reason(exc.os_error)}"
-            if self._opening:
-                self._give_up(cause, exc)  # nothing was ever there: say so at once
-            return cause, None
-        return str(exc) or type(exc).__name__, None
-
-    def _give_up(self, cause: str, exc: Exception) -> NoReturn:
+    def _give_up(self) -> NoReturn:
+        """Raise for the last cause."""
+        cause = "asked to be left alone by Retry-After"
+        if self._cause is not None:
+            cause = cause_of(self._cause)
         raise SourceUnavailableError(
             f"http: {self._name}: {cause}; check the URL, the server and the network"
-        ) from exc
+        ) from self._cause
+
+
+def cause_of(exc: Exception) -> str:
+    """Say why a try failed."""
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return f"cannot connect to {exc.host} port {exc.port}: {_reason(exc.os_error)}"
+    return str(exc) or type(exc).__name__
 
 
 def _reason(error: OSError) -> str:

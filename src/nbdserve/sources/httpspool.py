@@ -4,6 +4,7 @@ The file has no name, so that nothing is left behind however the process ends.
 """
 
 import errno
+import hashlib
 import logging
 import os
 import tempfile
@@ -12,8 +13,10 @@ from pathlib import Path
 import aiohttp
 
 from nbdserve.device import FileRange
-from nbdserve.errors import DeviceError, NoSpaceError, SourceUnavailableError
-from nbdserve.threads import run_io
+from nbdserve.errors import CorruptDataError, DeviceError, NoSpaceError
+from nbdserve.sources.httpbudget import Budget
+from nbdserve.sources.httpretry import TransientError
+from nbdserve.threads import run_cpu, run_io
 
 __all__ = ["Spool"]
 
@@ -36,12 +39,12 @@ class Spool:
         self._fd = -1
         self.size = 0
 
-    async def fill(self, response: aiohttp.ClientResponse) -> None:
+    async def fill(self, response: aiohttp.ClientResponse, budget: Budget) -> None:
         """Write the body of an answer to the file, from its start.
 
         Raises:
             NoSpaceError: the temporary file system is full.
-            SourceUnavailableError: the body ended early.
+            TransientError: the body ended early.
         """
         if self._fd < 0:
             self._fd = await run_io(self._make)
@@ -49,15 +52,30 @@ class Spool:
         log.info("http server knows no ranges, downloading url=%s bytes=%s", self._name, expected)
         self.size = 0
         reported = 0
+        budget.reserve(expected or 0)
         async for chunk in response.content.iter_chunked(1 << 20):
+            budget.take_bytes(len(chunk), reserved=expected is not None)
+            await budget.pace()
             await run_io(self._write, chunk)
             self.size += len(chunk)
             if self.size - reported >= _REPORT_EVERY:
                 reported = self.size
                 log.info("http downloading url=%s done=%d of=%s", self._name, self.size, expected)
         if expected is not None and self.size != expected:
-            raise SourceUnavailableError(
-                f"http: {self._name}: the download ended at {self.size} of {expected} bytes"
+            budget.release(expected - self.size)
+            raise TransientError(f"the download ended at {self.size} of {expected} bytes")
+
+    async def verify(self, sha256: str) -> None:
+        """Hold the whole file against its hash.
+
+        Raises:
+            CorruptDataError: it is another.
+        """
+        found = await run_cpu(self._hash)
+        if found != sha256:
+            raise CorruptDataError(
+                f"http: {self._name}: the file's sha256 is {found}, not {sha256}; "
+                "get the right file, or correct sha256="
             )
 
     def file_range(self, offset: int) -> FileRange:
@@ -109,6 +127,11 @@ class Spool:
                     "name a download-dir with more"
                 ) from exc
             raise
+
+    def _hash(self) -> str:
+        with os.fdopen(os.dup(self._fd), "rb") as file:
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _read(self, offset: int, view: memoryview) -> None:
         done = 0

@@ -1,8 +1,11 @@
-"""Image files with locatable bytes."""
+"""Image files and web servers with locatable bytes."""
 
 import struct
 
 import pytest
+
+from httpsources import CONTENTS, opened_sources
+from webserver import webserver
 
 SIZE = 1 << 20
 PATTERN = b"".join(struct.pack(">Q", at) for at in range(0, SIZE, 8))
@@ -20,3 +23,17 @@ def path(tmp_path):
     path = tmp_path / "disk.img"
     path.write_bytes(PATTERN)
     return path
+
+
+@pytest.fixture
+async def web():
+    """A web server that has `CONTENTS`."""
+    async with webserver(CONTENTS) as server:
+        yield server
+
+
+@pytest.fixture
+async def make():
+    """Open http sources: `make(*urls, **params)`; they are closed at the end."""
+    async with opened_sources() as opener:
+        yield opener

@@ -2,44 +2,27 @@
 
 import asyncio
 import errno
-import struct
 from contextlib import aclosing
 
 import pytest
 
+from httpsources import CONTENTS, SIZE
 from nbdserve.errors import ConfigError, DeviceError
-from nbdserve.params import params_from
 from nbdserve.sources.http import HttpSource
 from webserver import broken_off, redirect, status, webserver
 
-SIZE = 300_000
-CONTENTS = b"".join(struct.pack(">Q", at) for at in range(0, SIZE, 8))
-
 
 @pytest.fixture
-async def web():
-    async with webserver(CONTENTS) as server:
-        yield server
+def opened(web, make):
+    """Open a source, and forget the requests that took."""
 
-
-@pytest.fixture
-async def opened(web):
-    """Open sources, closed at the end; forget the requests that opening took."""
-    sources = []
-
-    async def make(path="disk.img", *, forget=True, **given):
-        words = [(k.replace("_", "-"), v) for k, v in given.items()]
-        params = params_from(HttpSource.Params, [("", web.url(path)), *words], element="http")
-        source = HttpSource(params)
-        await source.open(read_only=True)
-        sources.append(source)
+    async def make_one(path="disk.img", *, forget=True, **given):
+        source = await make(web.url(path), **given)
         if forget:
             web.asked.clear()
         return source
 
-    yield make
-    for source in sources:
-        await source.close()
+    return make_one
 
 
 async def test_opening_is_one_request_for_the_tail(web, opened):
@@ -136,7 +119,7 @@ async def test_a_stream_fails_as_a_read_does(web, opened):
 @pytest.mark.parametrize("size", [0, 1, 65536, 65537])
 async def test_files_of_every_size_are_opened(size):
     async with webserver(CONTENTS[:size]) as web:
-        source = HttpSource(HttpSource.Params(url=web.url()))
+        source = HttpSource(HttpSource.Params(url=(web.url(),)))
         await source.open(read_only=True)
         assert source.info.size == size
         assert await source.read(0, size) == CONTENTS[:size]
@@ -348,6 +331,39 @@ async def test_credentials_do_not_follow_a_redirect_to_another_origin(web, opene
         assert all("authorization" not in asked.headers for asked in other.asked)
 
 
+async def test_secrets_of_any_name_stay_with_their_origin(web, opened, tmp_path):
+    (tmp_path / "headers").write_text("X-Token: secret\n")
+    async with webserver(CONTENTS) as other:
+        web.script = [redirect(other.url("target"))]
+        source = await opened(header_file=str(tmp_path / "headers"), forget=False)
+        await source.read(0, 100)
+        assert web.asked[0].headers["x-token"] == "secret"
+        assert len(other.asked) == 2
+        assert all("x-token" not in asked.headers for asked in other.asked)
+
+
+async def test_a_circle_of_redirects_is_an_error(web, opened):
+    web.always = redirect("/round")
+    with pytest.raises(DeviceError, match="in a circle"):
+        await opened()
+    assert len(web.asked) == 11
+
+
+async def test_a_redirect_to_no_web_server_is_an_error(web, opened):
+    web.script = [redirect("file:///etc/passwd")]
+    with pytest.raises(DeviceError, match="redirected to 'file:///etc/passwd'"):
+        await opened()
+
+
+async def test_a_target_found_again_is_remembered_again(web, opened):
+    web.script = [redirect("/signed?old")]
+    source = await opened("moved")
+    web.script = [status("403 Expired"), redirect("/signed?new")]
+    for at in (0, 1000, 2000):
+        assert await source.read(at, 100) == CONTENTS[at : at + 100]
+    assert [asked.path for asked in web.asked][3:] == ["/signed?new"] * 2
+
+
 async def test_credentials_come_from_files(web, opened, tmp_path):
     (tmp_path / "password").write_text("pass:word\n")
     (tmp_path / "headers").write_text("X-One: 1\n\nX-Two: 2\n")
@@ -362,7 +378,7 @@ async def test_credentials_come_from_files(web, opened, tmp_path):
 
 async def test_credentials_in_the_url_are_sent_and_never_shown(web):
     url = web.url().replace("http://", "http://me:hidden@")
-    source = HttpSource(HttpSource.Params(url=url))
+    source = HttpSource(HttpSource.Params(url=(url,)))
     web.script = [status("404 Not Found")]
     with pytest.raises(DeviceError) as caught:
         await source.open(read_only=True)
@@ -372,10 +388,21 @@ async def test_credentials_in_the_url_are_sent_and_never_shown(web):
 
 async def test_a_proxy_is_taken_from_the_environment(web, opened, monkeypatch):
     monkeypatch.setenv("http_proxy", web.url("").rstrip("/"))
-    source = HttpSource(HttpSource.Params(url="http://mirror.invalid/disk.img"))
+    source = HttpSource(HttpSource.Params(url=("http://mirror.invalid/disk.img",)))
     await source.open(read_only=True)
     assert web.asked[0].path == "http://mirror.invalid/disk.img"
     await source.close()
+
+
+async def test_a_proxy_gets_its_credentials_and_some_hosts_get_no_proxy(web, opened, monkeypatch):
+    monkeypatch.setenv("http_proxy", web.url("").rstrip("/").replace("http://", "http://me:pass@"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    await opened(forget=False)
+    assert web.asked[0].path == "/disk.img"
+    source = HttpSource(HttpSource.Params(url=("http://mirror.invalid/disk.img",)))
+    await source.open(read_only=True)
+    await source.close()
+    assert web.asked[1].headers["proxy-authorization"] == "Basic bWU6cGFzcw=="
 
 
 async def test_a_server_without_ranges_gets_one_download(web, opened, tmp_path):
@@ -410,4 +437,4 @@ async def test_a_cancelled_read_leaves_the_source_usable(web, opened):
 @pytest.mark.parametrize("url", ["ftp://x/y", "disk.img", "http://", "http://[::1/x"])
 def test_what_is_no_url_is_told(url):
     with pytest.raises(ConfigError, match="URL"):
-        HttpSource(HttpSource.Params(url=url))
+        HttpSource(HttpSource.Params(url=(url,)))
