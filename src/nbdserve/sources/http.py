@@ -19,7 +19,7 @@ from nbdserve.sources.httpcheck import MirrorCheck
 from nbdserve.sources.httplisting import Listing, read_listing
 from nbdserve.sources.httpmirror import Mirror, Pinned
 from nbdserve.sources.httpmirrors import Mirrors
-from nbdserve.sources.httpopening import Found, Opening
+from nbdserve.sources.httpopening import TAIL, Found, Opening
 from nbdserve.sources.httporigin import Origin, parse_url
 from nbdserve.sources.httpparams import HttpParams
 from nbdserve.sources.httpreader import Reader
@@ -32,7 +32,6 @@ __all__ = ["HttpSource"]
 log = logging.getLogger(__name__)
 
 _BLOCK_SIZE = BlockSize(1, 64 << 10, 32 << 20)
-_TAIL = 64 << 10
 
 
 class HttpSource(Device):
@@ -188,7 +187,7 @@ class HttpSource(Device):
         self._check = MirrorCheck(lambda: Pinned(self._entity.size, self._tail), self._budget)
         self._reader = Reader(self._params, self, mirrors, self._check, self._budget)
         if not found.tail and self._entity.size and len(list(mirrors)) > 1:
-            first = max(0, self._entity.size - _TAIL)
+            first = max(0, self._entity.size - TAIL)
             tail = bytearray(self._entity.size - first)
             await self._reader.fill(first, memoryview(tail))
             self._tail = bytes(tail)

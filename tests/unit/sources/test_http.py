@@ -9,6 +9,7 @@ import pytest
 from httpsources import CONTENTS, SIZE
 from nbdserve.errors import ConfigError, DeviceError
 from nbdserve.sources.http import HttpSource
+from nbdserve.sources.httpopening import TAIL
 from webserver import broken_off, redirect, status, webserver
 
 
@@ -27,13 +28,13 @@ def opened(web, make):
 
 async def test_opening_is_one_request_for_the_tail(web, opened):
     source = await opened(forget=False)
-    assert [asked.range for asked in web.asked] == ["bytes=-65536"]
+    assert [asked.range for asked in web.asked] == [f"bytes=-{TAIL}"]
     assert source.info.size == SIZE
 
 
 async def test_the_tail_is_not_fetched_again(web, opened):
     source = await opened()
-    assert await source.read(SIZE - 65536, 65536) == CONTENTS[-65536:]
+    assert await source.read(SIZE - TAIL, TAIL) == CONTENTS[-TAIL:]
     assert web.asked == []
 
 
@@ -116,7 +117,7 @@ async def test_a_stream_fails_as_a_read_does(web, opened):
         await anext(pieces)
 
 
-@pytest.mark.parametrize("size", [0, 1, 65536, 65537])
+@pytest.mark.parametrize("size", [0, 1, TAIL, TAIL + 1])
 async def test_files_of_every_size_are_opened(size):
     async with webserver(CONTENTS[:size]) as web:
         source = HttpSource(HttpSource.Params(url=(web.url(),)))
@@ -135,7 +136,7 @@ async def test_an_empty_file_that_is_answered_by_200_is_empty(web, opened):
 async def test_a_server_without_suffix_ranges_is_asked_for_the_first_byte(web, opened, line):
     web.script = [status(line)]
     source = await opened(forget=False)
-    assert [asked.range for asked in web.asked] == ["bytes=-65536", "bytes=0-0"]
+    assert [asked.range for asked in web.asked] == [f"bytes=-{TAIL}", "bytes=0-0"]
     assert await source.read(SIZE - 10, 10) == CONTENTS[-10:]
 
 
