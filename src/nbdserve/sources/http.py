@@ -43,7 +43,7 @@ class HttpSource(Device):
     no ranges gets one full download into a temporary file. Proxies are taken from the environment.
 
     With several `url=`, or a metalink, the best mirror is read from and the others stand in for
-    it. A mirror must agree in size and in the last 64 KiB before it is used; one that does not, or
+    it. A mirror must agree in size and in the last 12 KiB before it is used; one that does not, or
     that answers 404, is excluded with a warning. Credentials go to each `url=` and to the
     metalink's own address, not to the mirrors a metalink names.
 
