@@ -8,12 +8,13 @@ are written: zeroes that are never stored cost no memory.
 import mmap
 from typing import Final
 
-__all__ = ["MAPPED", "fill_zeroes", "zeroed_buffer"]
+__all__ = ["MAPPED", "fill_zeroes", "is_zero", "zeroed_buffer"]
 
 MAPPED: Final = 1 << 20
 """Bytes from which a buffer is a mapping: one for each 4 KiB would exhaust the kernel's table."""
 
-_ZEROES: Final = memoryview(bytes(1 << 20))
+_ZERO_BYTES: Final = bytes(1 << 20)
+_ZEROES: Final = memoryview(_ZERO_BYTES)
 
 
 def zeroed_buffer(size: int) -> memoryview:
@@ -29,3 +30,10 @@ def fill_zeroes(view: memoryview) -> None:
     for at in range(0, length, len(_ZEROES)):
         end = min(at + len(_ZEROES), length)
         view[at:end] = _ZEROES[: end - at]
+
+
+def is_zero(view: memoryview) -> bool:
+    """Tell whether all of `view` is zero; one that is not is mostly found out at its start."""
+    # startswith is a memcmp without a copy; comparing memoryviews goes byte by byte
+    step = len(_ZERO_BYTES)
+    return all(_ZERO_BYTES.startswith(view[at : at + step]) for at in range(0, len(view), step))
