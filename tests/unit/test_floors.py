@@ -25,7 +25,7 @@ FLOORS = [
         "threads",
         "unbroken",
     },
-    {"logs", "overlay", "settings", "spec", "xzengine"},
+    {"cachestore", "logs", "overlay", "settings", "spec", "xzengine"},
     {"layers", "sources"},
     {"registry"},
     {"build", "chainplan", "testing"},

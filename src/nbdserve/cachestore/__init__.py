@@ -1,0 +1,1 @@
+"""What the persistent cache is made of: files of chunks, their maps, one folder for all of them."""
