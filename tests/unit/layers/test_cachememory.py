@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from nbdserve.device import BlockSize, Capability, DeviceInfo
 from nbdserve.errors import ConfigError, DeviceError, SourceUnavailableError
-from nbdserve.layers.cache import CacheLayer, CacheParams, runs
+from nbdserve.layers.cachememory import MemoryCache
+from nbdserve.layers.cacheparams import CacheParams
+from nbdserve.layers.cacheruns import runs
 from nbdserve.params import params_from
 from nbdserve.sources.memory import MemoryParams, MemorySource
 from nbdserve.testing.faults import FaultyDevice, RecordingDevice
@@ -34,7 +36,7 @@ class Chain:
         self.disk = MemorySource(MemoryParams(size=SIZE))
         self.record = Waiting(self.disk, None)
         self.faults = FaultyDevice(self.record, None)
-        self.layer = CacheLayer(self.faults, CacheParams(**{"block": BLOCK, **params}))
+        self.layer = MemoryCache(self.faults, CacheParams(**{"block": BLOCK, **params}))
 
     async def open(self):
         await self.disk.write(0, memoryview(WORDS), fua=False)
@@ -257,7 +259,7 @@ async def test_a_block_smaller_than_the_sectors_beneath_is_refused():
         def info(self):
             return DeviceInfo(1 << 20, BlockSize(4096, 4096, 1 << 20))
 
-    layer = CacheLayer(Sectors(MemoryParams(size=1 << 20)), CacheParams(size=1 << 20, block=512))
+    layer = MemoryCache(Sectors(MemoryParams(size=1 << 20)), CacheParams(size=1 << 20, block=512))
     with pytest.raises(ConfigError, match="no multiple of 4096"):
         await layer.open(read_only=True)
 
