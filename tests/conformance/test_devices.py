@@ -152,6 +152,36 @@ def make_the_lot(folder, size):
     return chain(words, "stats", "cow", "cache:size=1M", "xz", contents=pattern(size))
 
 
+def cached_on_disk(folder, size, *beneath, room="1M", **promises):
+    layer = f"cache:path={folder}/cache,size={room},block=4K"
+    return make_http(folder, size, layer, *beneath, **promises)
+
+
+def make_cache_on_disk(folder, size):
+    return cached_on_disk(folder, size)
+
+
+def make_cache_on_disk_with_little_room(folder, size):
+    return cached_on_disk(folder, size, room="150K")
+
+
+def make_cache_on_disk_over_xz(folder, size):
+    return cached_on_disk(folder, size, "xz", contents=packed(pattern(size)))
+
+
+def make_xz_over_cache_on_disk(folder, size):
+    layer = f"cache:path={folder}/cache,size=1M,block=4K"
+    return make_http(folder, size, "xz", layer, contents=packed(pattern(size)))
+
+
+@contextlib.asynccontextmanager
+async def make_cache_on_disk_that_is_full(folder, size):
+    async with cached_on_disk(folder, size) as before:
+        await before.device.cache(0, size)
+    async with cached_on_disk(folder, size) as subject:
+        yield subject
+
+
 @contextlib.asynccontextmanager
 async def make_fakes(folder, size):
     inner = MemorySource(MemoryParams(size=size))
@@ -188,6 +218,11 @@ ROWS = {
     "source pattern": make_pattern,
     "layer cache over memory": over_memory("cache:size=1M"),
     "layer cache over file": over_file("cache:size=16K,block=4K"),
+    "layer cache on disk": make_cache_on_disk,
+    "layer cache on disk, filled before": make_cache_on_disk_that_is_full,
+    "layer cache on disk over xz": make_cache_on_disk_over_xz,
+    "layer cache on disk beneath xz": make_xz_over_cache_on_disk,
+    "layer cache on disk with little room": make_cache_on_disk_with_little_room,
     "layer cow over memory": over_memory("cow:cluster=4K"),
     "layer cow over file": over_file("cow"),
     "layer cow, persistent": make_cow_that_persists,

@@ -67,12 +67,13 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemon(*words: object, options: Sequence[object] = (), **popen) -> Iterator[Daemon]:
+def daemon(*words: object, options: Sequence[object] = (), wrap=list, **popen) -> Iterator[Daemon]:
     """Run `nbdserve OPTIONS --unix SOCKET WORDS` until the block ends.
 
     Args:
         words: layers, source and what belongs to it.
         options: put before the listener's.
+        wrap: turns the command line into one that runs it; what it runs must become the daemon.
         popen: for Popen.
     """
     with tempfile.TemporaryDirectory(prefix="nbdserve-test-") as name:
@@ -84,7 +85,7 @@ def daemon(*words: object, options: Sequence[object] = (), **popen) -> Iterator[
             environment.update(popen.pop("env", {}))
             with (folder / "nbdserve.log").open("wb") as log:
                 process = subprocess.Popen(
-                    nbdserve_argv(*options, "--unix", folder / "nbd.sock", *words),
+                    wrap(nbdserve_argv(*options, "--unix", folder / "nbd.sock", *words)),
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, **popen,
                 )  # fmt: skip
             server = Daemon(process, folder)

@@ -264,6 +264,17 @@ class Content:
         if not task.cancelled():
             task.exception()  # told to the reader; if that has given up, to nobody
 
+    async def put_zeroes(self, offset: int, length: int) -> None:
+        """Remember that the absent chunks that lie wholly in a range are zero."""
+        end = offset + length
+        stop = self._map.count if end == self.size else end >> self._shift
+        first = -(-offset // self.chunk)
+        numbers = [n for n in range(first, stop) if self._states[n] == ChunkState.ABSENT]
+        for number in numbers:
+            self._map.put(number, ChunkState.ZERO)
+        if self.writable and numbers:
+            await run_unbroken(self.files.claim_zeroes, numbers)
+
     async def refresh(self) -> None:
         """See what another process has added, and take over from it if it is gone."""
         if not self.writable:

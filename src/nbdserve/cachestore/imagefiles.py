@@ -94,12 +94,22 @@ class ImageFiles:
         locked = self.claims.take_lock()
         return locked, self.claims.catch_up()
 
+    def claim_zeroes(self, numbers: Sequence[int]) -> None:
+        """Note that chunks are zero; they must be holes."""
+        self._append(map(self.claims.zero_record, numbers))
+
     def forget(self, numbers: Sequence[int]) -> None:
         """Give up chunks."""
+        self._append(Record(Kind.GONE, number, 0) for number in numbers)
+
+    def _append(self, records: Iterable[Record]) -> None:
+        """Append records that no byte depends on.
+
+        What the map still claims does not match its checksum, and what it does not know is read.
+        """
         try:
-            self.claims.append(Record(Kind.GONE, number, 0) for number in numbers)
+            self.claims.append(records)
         except OSError as exc:
-            # not needed: what the map still claims will not match its checksum
             log.debug("cache map cannot be written name=%s: %s", self.name, exc)
 
     def drop(self, numbers: Sequence[int], groups: Iterable[int]) -> None:

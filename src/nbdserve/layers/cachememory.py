@@ -9,12 +9,9 @@ whose read began before a write ended is not kept and not handed to readers who 
 that is cancelled up here still runs to its end, for only its end tells when that is certain.
 """
 
-import asyncio
-import functools
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 from nbdserve.blockcache import Claim, Weighed
 from nbdserve.buffers import zeroed_buffer
@@ -23,6 +20,7 @@ from nbdserve.errors import ConfigError
 from nbdserve.extents import Extent
 from nbdserve.layers.cacheparams import CacheParams
 from nbdserve.layers.cacheruns import RunLoader, single_blocks
+from nbdserve.layers.writethrough import WriteThrough
 from nbdserve.ranges import align_up, pieces
 
 __all__ = ["MemoryCache"]
@@ -39,7 +37,7 @@ class MemoryCache(Layer):
         self._budget = params.size
         self._loader = RunLoader(params.size, params.block, self._load)
         self._blocks = self._loader.blocks
-        self._writing: set[asyncio.Task[None]] = set()
+        self._writes = WriteThrough(self._forget)
 
     @property
     def info(self) -> DeviceInfo:
@@ -67,8 +65,7 @@ class MemoryCache(Layer):
         self._info = replace(inner, block_size=block_size, can=inner.can | Capability.CACHE)
 
     async def close(self) -> None:
-        if self._writing:
-            await asyncio.wait(self._writing)
+        await self._writes.close()
         await self._blocks.close()
 
     def read_into_nowait(self, offset: int, view: memoryview) -> bool:
@@ -87,16 +84,16 @@ class MemoryCache(Layer):
         await self._read(offset, min(length, self._budget), None)
 
     async def write(self, offset: int, data: memoryview, *, fua: bool) -> None:
-        await self._through(offset, len(data), self.inner.write(offset, data, fua=fua))
+        await self._writes.carry(offset, len(data), self.inner.write(offset, data, fua=fua))
 
     async def write_zeroes(
         self, offset: int, length: int, *, fua: bool, may_trim: bool, fast: bool
     ) -> None:
         zero = self.inner.write_zeroes(offset, length, fua=fua, may_trim=may_trim, fast=fast)
-        await self._through(offset, length, zero)
+        await self._writes.carry(offset, length, zero)
 
     async def trim(self, offset: int, length: int, *, fua: bool) -> None:
-        await self._through(offset, length, self.inner.trim(offset, length, fua=fua))
+        await self._writes.carry(offset, length, self.inner.trim(offset, length, fua=fua))
 
     async def flush(self) -> None:
         await self.inner.flush()
@@ -130,18 +127,6 @@ class MemoryCache(Layer):
             await self.inner.read_into(begin, buffer)
         return single_blocks(buffer, self._block)
 
-    async def _through(self, offset: int, length: int, change: Coroutine[Any, Any, None]) -> None:
-        """Carry a write out to its end, whoever still waits for it, then forget what it touched."""
-        task = asyncio.get_running_loop().create_task(change)
-        self._writing.add(task)
-        task.add_done_callback(functools.partial(self._written, offset, length))
-        await asyncio.wait((task,))
-        task.result()
-
-    def _written(self, offset: int, length: int, task: asyncio.Task[None]) -> None:
-        self._writing.discard(task)
-        # after the write, not before it: a read that began meanwhile may have seen either
+    def _forget(self, offset: int, length: int) -> None:
         first, end = offset // self._block, align_up(offset + length, self._block) // self._block
         self._blocks.discard(range(first, end))
-        if not task.cancelled():
-            task.exception()  # told to the writer; if that was cancelled, to nobody

@@ -68,6 +68,10 @@ class RunLoader:
             claim = self.blocks.start(run, load, len(run) * self._block)
             claims.update(dict.fromkeys(run, claim))
 
+    def forget_held(self, numbers: Sequence[int]) -> None:
+        """Drop blocks from memory, so that they are read again; reads under way go on."""
+        self.blocks.discard([n for n in numbers if self.blocks.get_nowait(n) is not None])
+
 
 def runs(numbers: Sequence[int], most: int) -> Iterator[range]:
     """Join ascending block numbers to runs of neighbours, of at most `most` blocks each."""
