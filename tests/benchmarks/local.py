@@ -1,112 +1,120 @@
-"""fio's nbd engine against nbdserve and the C servers on the same file, in one run.
+"""nbdserve against the C servers on the same file, in one run, as one table of ratios.
 
-Rounds are interleaved (each workload goes once over all servers, then again), because these
-machines drift: the ratio of medians is what counts. `python tests/benchmarks/local.py --help`.
+Rounds are interleaved (each workload goes once over all servers, then again), because machines
+drift: the ratio of medians is what counts. A quick look at one row while working:
+
+    make bench BENCH_ARGS='--only "depth 64" --transports unix --rounds 3 --seconds 1'
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
-from servers import CONTENDERS, serving
+from servers import CONTENDERS, OURS, Running, serving
+from workloads import WORKLOADS, Effort, Workload
 
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """One fio job."""
-
-    name: str
-    rw: str
-    block: str
-    depth: int
-    jobs: int = 1
-    more: tuple[str, ...] = ()
-
-
-WORKLOADS = [
-    Workload("random read 4 KiB, depth 1", "randread", "4k", 1),
-    Workload("random read 4 KiB, depth 16", "randread", "4k", 16),
-    Workload("random read 4 KiB, depth 64", "randread", "4k", 64),
-    Workload("random read 4 KiB, 4 connections x 16", "randread", "4k", 16, 4),
-    Workload("random read 64 KiB, depth 16", "randread", "64k", 16),
-    Workload("sequential read 1 MiB, depth 8", "read", "1m", 8),
-    Workload("random write 4 KiB, depth 1", "randwrite", "4k", 1),
-    Workload("random write 4 KiB, depth 64", "randwrite", "4k", 64),
-    Workload("random write 4 KiB, depth 64, flush every 16", "randwrite", "4k", 64, 1,
-             ("--fsync=16",)),
-    Workload("mixed 70/30 4 KiB, depth 64", "randrw", "4k", 64, 1, ("--rwmixread=70",)),
-    Workload("sequential write 1 MiB, depth 8", "write", "1m", 8),
-]  # fmt: skip
-
-
-def measure(workload: Workload, uri: str, size: int, seconds: float) -> float:
-    """Run fio once; return its operations a second."""
-    done = subprocess.run(
-        ["fio", "--name=bench", "--ioengine=nbd", f"--uri={uri}", f"--rw={workload.rw}",
-         f"--bs={workload.block}", f"--iodepth={workload.depth}", f"--numjobs={workload.jobs}",
-         f"--size={size}", "--group_reporting", "--time_based", f"--runtime={seconds}",
-         "--randrepeat=0", "--norandommap", "--output-format=json", *workload.more],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    job = json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]
-    return float(job["read"]["iops"]) + float(job["write"]["iops"])
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time a process has used (proc(5), stat fields 14 and 15)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+_PEERS = ("nbdkit", "qemu-nbd", "nbd-server")
 
 
 def main() -> None:
-    """Run and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2)
-    parser.add_argument("--size", type=int, default=1 << 30)
-    parser.add_argument("--only", default="", help="run workloads whose name contains this")
-    parser.add_argument("--servers", default=",".join(CONTENDERS))
-    arguments = parser.parse_args()
+    """Measure and print one table for each transport."""
+    arguments = _arguments()
     names = arguments.servers.split(",")
-    rows = []
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+    effort = Effort(arguments.seconds, arguments.size)
+    chosen = [w for w in WORKLOADS if any(part in w.name for part in arguments.only or [""])]
+    if arguments.list or not chosen:
+        print("\n".join(workload.name for workload in WORKLOADS))
+        return
+    results: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory(dir=arguments.dir) as folder, ExitStack() as stack:
         scratch = Path(folder)
-        image = scratch / "disk.img"
-        subprocess.run(
-            ["dd", "if=/dev/urandom", f"of={image}", "bs=1M", f"count={arguments.size >> 20}",
-             "status=none"], check=True,
-        )  # fmt: skip
-        running = {
-            name: stack.enter_context(serving(CONTENDERS[name], image, scratch)) for name in names
-        }
-        for workload in WORKLOADS:
-            if arguments.only not in workload.name:
-                continue
-            figures: dict[str, list[float]] = {name: [] for name in names}
-            cpu: dict[str, float] = {}
-            for _ in range(arguments.rounds):
-                for name, (uri, pid) in running.items():
-                    before = cpu_seconds(pid)
-                    rate = measure(workload, uri, arguments.size, arguments.seconds)
-                    figures[name].append(rate)
-                    spent = cpu_seconds(pid) - before
-                    cpu[name] = 1e6 * spent / max(1, rate * arguments.seconds)
-            rows.append((workload, figures, cpu))
-            print(row(workload, figures, cpu), flush=True)
+        images = {kind: _image(scratch, kind, effort) for kind in {w.image for w in chosen}}
+        for transport in arguments.transports.split(","):
+            print(_head(transport, names), flush=True)
+            running = {
+                (name, kind): stack.enter_context(serving(name, image, scratch, transport))
+                for name in names
+                for kind, image in images.items()
+            }
+            for workload in chosen:
+                rates, cpu = _measure(workload, running, names, effort, arguments.rounds)
+                print(_row(workload, rates, cpu), flush=True)
+                results.append(
+                    {"transport": transport, "work": workload.name, "rates": rates, "cpu": cpu}
+                )
+            stack.close()
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n")
 
 
-def row(workload: Workload, figures: dict[str, list[float]], cpu: dict[str, float]) -> str:
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2, help="each measurement of a round")
+    parser.add_argument("--size", type=int, default=1 << 30, help="bytes of the image")
+    parser.add_argument("--only", action="append", help="workloads whose names contain this")
+    parser.add_argument("--servers", default=",".join((OURS, *_PEERS)),
+                        help=f"of {', '.join(CONTENDERS)}")  # fmt: skip
+    parser.add_argument("--transports", default="unix,tcp")
+    parser.add_argument("--dir", help="where the image is made (default: $TMPDIR)")
+    parser.add_argument("--json", help="keep every figure in this file")
+    parser.add_argument("--list", action="store_true", help="list the workloads")
+    return parser.parse_args()
+
+
+def _image(scratch: Path, kind: str, effort: Effort) -> Path:
+    """Make an image; of a sparse one each sixteenth MiB is data."""
+    image = scratch / f"{kind}.img"
+    with image.open("wb") as file:
+        file.truncate(effort.size)
+        for at in range(0, effort.size, (16 if kind == "sparse" else 1) << 20):
+            file.seek(at)
+            file.write(os.urandom(1 << 20))
+    subprocess.run(["sync", str(image)], check=True)
+    return image
+
+
+def _measure(
+    workload: Workload,
+    running: dict[tuple[str, str], Running],
+    names: list[str],
+    effort: Effort,
+    rounds: int,
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Return rates, and CPU seconds a measurement, of each server."""
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    cpu: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in names:
+            server = running[name, workload.image]
+            before = server.cpu_seconds()
+            rates[name].append(workload.measure(server, effort))
+            cpu[name].append(server.cpu_seconds() - before)
+    return rates, cpu
+
+
+def _head(transport: str, names: list[str]) -> str:
+    cells = " | ".join(names)
+    return f"\n| {transport} (CPU s) | {cells} | ratio |\n|---|{'---|' * len(names)}---|"
+
+
+def _row(
+    workload: Workload, rates: dict[str, list[float]], cpu: dict[str, list[float]]
+) -> str:  # fmt: skip
     """Format one workload as a row of a Markdown table."""
-    medians = {name: statistics.median(values) for name, values in figures.items()}
-    others = [value for name, value in medians.items() if name != "nbdserve"]
-    ratio = medians["nbdserve"] / max(others) if others and "nbdserve" in medians else 0
-    cells = [f"{medians[name]:,.0f} ({cpu[name]:.0f} us)" for name in medians]
-    return f"| {workload.name} | {' | '.join(cells)} | {ratio:.2f} |"
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    peers = [value for name, value in medians.items() if name in _PEERS]
+    ratio = f"{medians[OURS] / max(peers):.2f}" if peers and OURS in medians else ""
+    target = f" (≥ {workload.target:.1f})" if workload.target else ""
+    cells = [f"{medians[name]:,.0f} ({statistics.median(cpu[name]):.1f})" for name in medians]
+    return f"| {workload.name}, {workload.unit} | {' | '.join(cells)} | {ratio}{target} |"
 
 
 if __name__ == "__main__":

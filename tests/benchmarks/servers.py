@@ -1,7 +1,12 @@
-"""The servers that are compared: each serves one raw file on a Unix socket, as a child process."""
+"""The servers that are compared: each serves one raw file, on a Unix socket or on TCP.
+
+Each runs as its makers mean it to run; none is given a cache of its own. CPU time counts the
+children too, for nbd-server forks one for each connection.
+"""
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,71 +15,154 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CONTENDERS", "Contender", "serving"]
+__all__ = ["CONTENDERS", "OURS", "Place", "Running", "serving"]
+
+OURS = "nbdserve"
+"""How tables and options call the server that is measured against the others."""
+
+_WAIT = 30  # seconds a server may take to listen
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server is to listen: on a Unix socket, or on a TCP port of the loopback."""
+
+    sock: Path
+    port: int = 0
+
+    def uri(self, export: str) -> str:
+        """Return the URI of an export here."""
+        if self.port:
+            return f"nbd://127.0.0.1:{self.port}/{export}"
+        return f"nbd+unix:///{export}?socket={self.sock}"
+
+    def connect(self) -> socket.socket:
+        """Return a connected blocking socket."""
+        if self.port:
+            return socket.create_connection(("127.0.0.1", self.port))
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(os.fspath(self.sock))
+        return sock
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server at work: where, under which export name, and as which process."""
+
+    place: Place
+    export: str
+    pid: int
+
+    @property
+    def uri(self) -> str:
+        """The URI of what it serves."""
+        return self.place.uri(self.export)
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time it and its children have used (proc(5), stat fields 14 to 17)."""
+        total = sum(_times(self.pid))
+        for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            with contextlib.suppress(OSError):
+                total += sum(_times(int(child))[:2])
+        return total / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One server: its name, and its command line for an image, a socket and a scratch folder."""
+    """One server: its command line for an image and a place, and how its export is called."""
 
-    name: str
-    argv: Callable[[Path, Path, Path], list[str]]
+    argv: Callable[[Path, Place], list[str]]
     export: str = ""
+    forks: bool = False
 
 
-def _nbdserve(image: Path, sock: Path, _scratch: Path) -> list[str]:
-    return [sys.executable, "-m", "nbdserve", "-U", str(sock), "file", str(image)]
+def _nbdserve(*words: str) -> Callable[[Path, Place], list[str]]:
+    def argv(image: Path, place: Place) -> list[str]:
+        where = ["-p", str(place.port)] if place.port else ["-U", str(place.sock)]
+        return [sys.executable, "-m", "nbdserve", *where, *words, "file", str(image)]
+
+    return argv
 
 
-def _nbdkit(image: Path, sock: Path, _scratch: Path) -> list[str]:
-    return ["nbdkit", "-f", "-U", str(sock), "file", str(image)]
+def _nbdkit(image: Path, place: Place) -> list[str]:
+    where = ["-i", "127.0.0.1", "-p", str(place.port)] if place.port else ["-U", str(place.sock)]
+    return ["nbdkit", "-f", *where, "file", str(image)]
 
 
-def _qemu_nbd(image: Path, sock: Path, _scratch: Path) -> list[str]:
-    return ["qemu-nbd", "-t", "-e", "64", "-f", "raw", "-k", str(sock), str(image)]
+def _qemu_nbd(image: Path, place: Place) -> list[str]:
+    where = ["-b", "127.0.0.1", "-p", str(place.port)] if place.port else ["-k", str(place.sock)]
+    return ["qemu-nbd", "-t", "-e", "64", "-f", "raw", *where, str(image)]
 
 
-def _nbd_server(image: Path, sock: Path, scratch: Path) -> list[str]:
-    config = scratch / "nbd-server.conf"
+def _nbd_server(image: Path, place: Place) -> list[str]:
+    config = place.sock.with_suffix(".conf")
+    where = f"port = {place.port}" if place.port else f"unixsock = {place.sock}"
     config.write_text(
-        f"[generic]\nunixsock = {sock}\nlistenaddr = 127.0.0.1\nport = 0\n"
+        f"[generic]\nlistenaddr = 127.0.0.1\n{where}\n"
         f"[disk]\nexportname = {image}\ntrim = true\nflush = true\nfua = true\n"
     )
-    return ["nbd-server", "-d", "-C", str(config)]
+    return ["nbd-server", "-C", str(config), "-p", str(_pid_file(place))]
 
 
 CONTENDERS = {
-    contender.name: contender
-    for contender in (
-        Contender("nbdserve", _nbdserve),
-        Contender("nbdkit", _nbdkit),
-        Contender("qemu-nbd", _qemu_nbd),
-        Contender("nbd-server", _nbd_server, "disk"),
-    )
+    OURS: Contender(_nbdserve()),
+    "nbdkit": Contender(_nbdkit),
+    "qemu-nbd": Contender(_qemu_nbd),
+    "nbd-server": Contender(_nbd_server, "disk", forks=True),
+    # not in the table unless asked for by --servers
+    "workers": Contender(_nbdserve("--workers", "2")),
+    "slice": Contender(_nbdserve("--layer", "slice")),
+    "cow": Contender(_nbdserve("--layer", "cow")),
+    "cache": Contender(_nbdserve("--layer", "cache:size=2G")),
 }
 
 
 @contextlib.contextmanager
-def serving(contender: Contender, image: Path, scratch: Path) -> Iterator[tuple[str, int]]:
-    """Run a server; gives the URI of its export and its process id."""
-    sock = scratch / f"{contender.name}.sock"
-    sock.unlink(missing_ok=True)
-    with (scratch / f"{contender.name}.log").open("ab") as log:
+def serving(name: str, image: Path, scratch: Path, transport: str) -> Iterator[Running]:
+    """Run a server on an image until the block ends."""
+    contender = CONTENDERS[name]
+    place = Place(scratch / f"{name}-{image.stem}-{transport}.sock")
+    if transport == "tcp":
+        place = Place(place.sock, _free_port())
+    place.sock.unlink(missing_ok=True)
+    with place.sock.with_suffix(".log").open("ab") as log:
         process = subprocess.Popen(
-            contender.argv(image, sock, scratch), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            contender.argv(image, place), stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
     try:
-        _wait(process, sock)
-        yield f"nbd+unix:///{contender.export}?socket={sock}", process.pid
+        _wait(process, place, forks=contender.forks)
+        pid = int(_pid_file(place).read_text()) if contender.forks else process.pid
+        yield Running(place, contender.export, pid)
     finally:
-        process.terminate()
-        process.wait(30)
+        if contender.forks:
+            with contextlib.suppress(OSError):
+                os.kill(int(_pid_file(place).read_text()), signal.SIGTERM)
+        else:
+            process.terminate()
+        process.wait(_WAIT)
 
 
-def _wait(process: subprocess.Popen[bytes], sock: Path) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(os.fspath(sock))
-            return
-    raise RuntimeError(f"no server on {sock}: {process.args}")
+def _pid_file(place: Place) -> Path:
+    return place.sock.with_suffix(".pid")
+
+
+def _times(pid: int) -> list[int]:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return [int(field) for field in fields[11:15]]
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def _wait(process: subprocess.Popen[bytes], place: Place, *, forks: bool) -> None:
+    deadline = time.monotonic() + _WAIT
+    while time.monotonic() < deadline and (forks or process.poll() is None):
+        with contextlib.suppress(OSError):
+            place.connect().close()
+            if not forks or _pid_file(place).exists():
+                return
+        time.sleep(0.02)
+    raise RuntimeError(f"no server at {place}: {process.args}")
