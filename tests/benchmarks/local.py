@@ -113,7 +113,7 @@ def _row(
     peers = [value for name, value in medians.items() if name in _PEERS]
     ratio = f"{medians[OURS] / max(peers):.2f}" if peers and OURS in medians else ""
     target = f" (≥ {workload.target:.1f})" if workload.target else ""
-    cells = [f"{medians[name]:,.0f} ({statistics.median(cpu[name]):.1f})" for name in medians]
+    cells = [f"{medians[name]:,.0f} ({statistics.median(cpu[name]):.2f})" for name in medians]
     return f"| {workload.name}, {workload.unit} | {' | '.join(cells)} | {ratio}{target} |"
 
 

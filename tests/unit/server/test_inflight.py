@@ -1,0 +1,76 @@
+"""What is under way: bounds, and answers that leave together."""
+
+import asyncio
+
+import pytest
+
+from gated_device import GatedDevice
+from nbdserve.protocol.constants import Command
+from nbdserve.protocol.messages import ReplyMode, Request
+from nbdserve.protocol.replies import replies_for
+from nbdserve.server.inflight import InFlight
+from nbdserve.server.limits import Limits
+
+
+@pytest.fixture
+def make():
+    def made(device, **limits):
+        answers = []
+        in_flight = InFlight(
+            device, replies_for(ReplyMode.SIMPLE), Limits(**limits), peer="test",
+            on_answers=answers.append,
+        )  # fmt: skip
+        return in_flight, answers
+
+    return made
+
+
+async def turns_until(true):
+    for _ in range(100):
+        if true():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it does not come true")
+
+
+def read(length=4096):
+    return Request(0, Command.READ, 7, 0, length)
+
+
+async def test_those_that_end_together_are_answered_together(make):
+    device = GatedDevice()
+    device.gate.clear()
+    in_flight, answers = make(device)
+    for _ in range(5):
+        in_flight.start(read(512))
+    for _ in range(5):
+        await device.waiting.acquire()
+    assert (in_flight.count, answers) == (5, [])
+    device.gate.set()
+    await turns_until(lambda: in_flight.is_idle)
+    assert [len(group) for group in answers] == [10]  # a header and the bytes, five times
+
+
+async def test_one_request_is_always_admitted_and_no_more_than_the_limits(make):
+    device = GatedDevice()
+    device.gate.clear()
+    in_flight, _ = make(device, max_in_flight=3, max_in_flight_bytes=10_000)
+    assert in_flight.admits(read(1 << 20))
+    in_flight.start(read(4096))
+    assert in_flight.admits(read(5904))
+    assert not in_flight.admits(read(5905))
+    in_flight.start(read(0))
+    in_flight.start(read(0))
+    assert not in_flight.admits(read(0))
+    await in_flight.cancel()
+
+
+async def test_cancelled_requests_are_not_answered(make):
+    device = GatedDevice()
+    device.gate.clear()
+    in_flight, answers = make(device)
+    in_flight.start(read())
+    await device.waiting.acquire()
+    await in_flight.cancel()
+    await asyncio.sleep(0)
+    assert answers == []
