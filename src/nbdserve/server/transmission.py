@@ -2,7 +2,8 @@
 
 The hot path has no task, no executor and no copy: a readable socket is received from once, the
 batch is parsed where it lies, reads that the chain can answer at once fill a slab, and one sendmsg
-takes all their replies. Everything else is put in flight and answers when it is done.
+takes all their replies; what lies in a file and is large goes by sendfile. Everything else is put
+in flight and answers when it is done.
 
 A client that asks again as soon as it is answered is served without going through the event loop:
 after sending, the socket is tried again a few times. That saves a sleep and a wake-up, which at
@@ -21,7 +22,7 @@ import socket
 from collections import deque
 
 from nbdserve.errors import ProtocolError
-from nbdserve.protocol.constants import Command, CommandFlag, TransmissionFlag
+from nbdserve.protocol.constants import MAX_PAYLOAD, Command, CommandFlag, TransmissionFlag
 from nbdserve.protocol.messages import Negotiated, ReplyMode, Request
 from nbdserve.protocol.replies import replies_for
 from nbdserve.protocol.requests import RequestDecoder
@@ -32,6 +33,7 @@ from nbdserve.server.inflight import InFlight
 from nbdserve.server.limits import Limits
 from nbdserve.server.operations import read_reply
 from nbdserve.server.outbox import Outbox
+from nbdserve.server.pagecache import is_resident
 from nbdserve.server.patience import Patience
 
 __all__ = ["Transmission"]
@@ -40,6 +42,7 @@ log = logging.getLogger(__name__)
 
 _HIGH_WATER = 2 << 20
 _TURN_REQUESTS = 128
+_LARGE = 64 << 10  # from here on sendfile costs less than a copy
 
 _READ = int(Command.READ)
 _WRITE = int(Command.WRITE)
@@ -81,7 +84,7 @@ class Transmission:
         self._patience = Patience()
         facts = negotiated.export
         self._size = facts.size
-        self._is_hot_readable = facts.minimum == 1
+        self._hot_length = MAX_PAYLOAD if facts.minimum == 1 else 0
         self._is_hot_writable = facts.minimum == 1 and not facts.flags & TransmissionFlag.READ_ONLY
         self._queue: deque[Request] = deque()  # received, not started
         self._slabs: list[memoryview] = []  # the outbox may still send from these; the last is
@@ -201,7 +204,7 @@ class Transmission:
 
     def _serve_batch(self) -> None:
         queue, size, replies = self._queue, self._size, self._replies
-        read_nowait, hot_minimum = self._device.read_into_nowait, self._is_hot_readable
+        read_nowait, hot = self._device.read_into_nowait, self._hot_length
         in_flight, outbox = self._in_flight, self._outbox
         batch: list[bytes | memoryview] = []
         slab, used = self._slabs[-1] if self._slabs else None, self._used
@@ -212,42 +215,64 @@ class Transmission:
                 break
             left -= 1
             request = queue.popleft()
-            flags, type_, _, offset, length, payload = request
+            flags, type_, _, offset, length, _ = request
             if (
-                type_ == _READ
-                and not flags & _NOT_HOT
-                and hot_minimum
-                and 0 < length <= slabs.SLAB_SIZE
-                and offset + length <= size
+                type_ != _READ
+                or flags & _NOT_HOT
+                or not 0 < length <= hot
+                or offset + length > size
             ):
-                if slab is None or used + length > slabs.SLAB_SIZE:
-                    if filled:  # a slab a turn
-                        queue.appendleft(request)
-                        break
-                    slab, used = slabs.take(), 0
-                    self._slabs.append(slab)
-                view = slab[used : used + length]
-                if read_nowait(offset, view):
-                    batch += read_reply(request, view, replies)
-                    used += length
-                    filled += length
-                else:
-                    in_flight.start(request)
-            elif payload is not None:  # accepted before it was received
-                in_flight.start(request)
-            else:
                 self._start(request, batch)
+                continue
+            if filled and filled + length > slabs.SLAB_SIZE:  # a slab a turn
+                queue.appendleft(request)
+                break
+            if length >= _LARGE and self._send_from_file(request, batch):
+                batch = []
+                filled += length
+                continue
+            if length > slabs.SLAB_SIZE:
+                in_flight.start(request)
+                continue
+            if slab is None or used + length > slabs.SLAB_SIZE:
+                slab, used = slabs.take(), 0
+                self._slabs.append(slab)
+            view = slab[used : used + length]
+            if read_nowait(offset, view):
+                batch += read_reply(request, view, replies)
+                used += length
+                filled += length
+            else:
+                in_flight.start(request)
         self._used = used
         self._filled += filled
+        self._send(batch)
+
+    def _send(self, batch: list[bytes | memoryview]) -> None:
+        """Send the replies of a batch, and see to the rest of the queue."""
         if batch:
-            outbox.put(batch)
-            if not outbox.size:
-                self._give_slabs_back()
+            self._outbox.put(batch)
+        if self._slabs and not self._outbox.size:
+            self._give_slabs_back()
+        queue = self._queue
         if queue and not self._is_full(queue[0]):
             self._turn = self._loop.call_soon(self._dispatch)
 
+    def _send_from_file(self, request: Request, batch: list[bytes | memoryview]) -> bool:
+        """Answer a READ out of the file its bytes lie in, after what is in `batch`, if they do."""
+        file = self._device.file_range(request.offset, request.length)
+        if file is None or not is_resident(file.fd, file.offset, request.length):
+            return False
+        batch.append(self._replies.data(request))
+        self._outbox.put(batch, more=True)
+        self._outbox.put_file(file, request.length)
+        return True
+
     def _start(self, request: Request, batch: list[bytes | memoryview]) -> None:
         """Start any request, or put its refusal into `batch`."""
+        if request.payload is not None:  # accepted before it was received
+            self._in_flight.start(request)
+            return
         if request.type == _DISC:
             self._queue.clear()  # the spec allows nothing after it
             self._stopping = True
