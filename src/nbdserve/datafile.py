@@ -1,7 +1,7 @@
 """A sparse file that holds data of a device at the device's own offsets.
 
-What copy-on-write writes to, and what decoded blocks are spilled to. All but `read_nowait` block,
-and run in I/O threads. Nothing here knows which parts are valid.
+What copy-on-write writes to, and what decoded blocks are spilled to. All but `read_nowait` and
+`write_nowait` block, and run in I/O threads. Nothing here knows which parts are valid.
 """
 
 import ctypes
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from nbdserve.errors import DeviceError, NoSpaceError
+from nbdserve.hotwrites import HotWrites
 
 __all__ = ["DataFile", "fallocate"]
 
@@ -44,6 +45,7 @@ class DataFile:
         self._name = name
         self._user = user
         self._nowait = True
+        self._hot = HotWrites(fd)
         self._punches = True
 
     @classmethod
@@ -101,6 +103,10 @@ class DataFile:
                     f"{self._user}: {self._name}: was cut short while open; reopen the export"
                 )
             done += count
+
+    def write_nowait(self, offset: int, data: memoryview) -> bool:
+        """Write all of `data` if that takes no waiting; if not, a part of it may be written."""
+        return self._hot.write(self._start + offset, data)
 
     def write(self, offset: int, buffers: Sequence[bytes | memoryview]) -> None:
         """Write buffers one after the other.

@@ -18,7 +18,7 @@ Contract, checked by `nbdserve.testing.conformance`:
 
 import abc
 import enum
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -30,11 +30,15 @@ __all__ = [
     "Capability",
     "Device",
     "DeviceInfo",
+    "Done",
     "FileRange",
     "Layer",
     "NoParams",
     "Passthrough",
 ]
+
+Done = Callable[[Exception | None], None]
+"""Takes the outcome of a write that was begun: None, or what went wrong."""
 
 _ZERO_CHUNK = 1 << 20  # default write_zeroes writes this much at a time: bounds memory, not speed
 _CACHE_CHUNK = 1 << 20
@@ -194,6 +198,24 @@ class Device(abc.ABC):
         """
         raise ReadOnlyError("this device cannot be written")
 
+    def write_nowait(self, offset: int, data: memoryview, *, fua: bool, done: Done) -> bool:
+        """Begin a write that needs no task of its own to be carried out.
+
+        Never blocks. What is begun runs to its end and cannot be cancelled. `fua` is asked for only
+        of a device that can.
+
+        Args:
+            offset: where to write, in bytes.
+            data: what; the device's until `done` is called.
+            fua: be done only when it is durable.
+            done: called once on the event loop, perhaps before this returns, with None or with
+                what `write` would have raised.
+
+        Returns:
+            False if nothing was begun: the caller must use `write`, and `done` is never called.
+        """
+        return False
+
     async def write_zeroes(
         self, offset: int, length: int, *, fua: bool, may_trim: bool, fast: bool
     ) -> None:
@@ -283,7 +305,8 @@ class Layer(Device):
 class Passthrough(Layer):
     """A layer that leaves each byte where it is and forwards every operation unchanged.
 
-    Constructed as `Passthrough(inner, params)`; a subclass overrides what it watches or slows.
+    Constructed as `Passthrough(inner, params)`; a subclass overrides what it watches or slows. Not
+    forwarded is `write_nowait`: it would go past a `write` that a subclass overrides.
     """
 
     @property

@@ -16,6 +16,7 @@ FLOORS = [
         "blockcache",
         "control",
         "datafile",
+        "hotwrites",
         "device",
         "formats",
         "params",

@@ -6,7 +6,7 @@ through and forgets, `cachedisk` is only read and remembers. Here is what the op
 
 from collections.abc import Mapping
 
-from nbdserve.device import Device, Passthrough
+from nbdserve.device import Device, Done, Passthrough
 from nbdserve.layers.cachedisk import DiskCache
 from nbdserve.layers.cachememory import MemoryCache
 from nbdserve.layers.cacheparams import CacheParams, refuse_alone
@@ -56,3 +56,6 @@ class CacheLayer(Passthrough):
 
     def status(self) -> Mapping[str, int | float | str | bool]:
         return self.inner.status()
+
+    def write_nowait(self, offset: int, data: memoryview, *, fua: bool, done: Done) -> bool:
+        return self.inner.write_nowait(offset, data, fua=fua, done=done)

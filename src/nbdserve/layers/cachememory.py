@@ -15,7 +15,7 @@ from itertools import islice
 
 from nbdserve.blockcache import Claim, Weighed
 from nbdserve.buffers import zeroed_buffer
-from nbdserve.device import Capability, Device, DeviceInfo, Layer
+from nbdserve.device import Capability, Device, DeviceInfo, Done, Layer
 from nbdserve.errors import ConfigError
 from nbdserve.extents import Extent
 from nbdserve.layers.cacheparams import CacheParams
@@ -85,6 +85,15 @@ class MemoryCache(Layer):
 
     async def write(self, offset: int, data: memoryview, *, fua: bool) -> None:
         await self._writes.carry(offset, len(data), self.inner.write(offset, data, fua=fua))
+
+    def write_nowait(self, offset: int, data: memoryview, *, fua: bool, done: Done) -> bool:
+        length = len(data)
+
+        def written(error: Exception | None) -> None:
+            self._forget(offset, length)
+            done(error)
+
+        return self.inner.write_nowait(offset, data, fua=fua, done=written)
 
     async def write_zeroes(
         self, offset: int, length: int, *, fua: bool, may_trim: bool, fast: bool

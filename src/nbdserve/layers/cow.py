@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from nbdserve.datafile import DataFile
-from nbdserve.device import Capability, Device, DeviceInfo, FileRange, Layer
+from nbdserve.device import Capability, Device, DeviceInfo, Done, FileRange, Layer
 from nbdserve.errors import ConfigError, DeviceError, NotSupportedError
 from nbdserve.extents import DATA, ZERO_HOLE, Extent, clip, coalesce
 from nbdserve.overlay.clusters import ClusterState, Run, spans
@@ -31,6 +31,7 @@ from nbdserve.overlay.groupcommit import GroupCommit
 from nbdserve.overlay.opening import open_overlay, open_scratch, refuse_cluster
 from nbdserve.overlay.overlayfile import OverlayFile
 from nbdserve.overlay.rangelock import RangeLock
+from nbdserve.overlay.writebatch import WriteBatch
 from nbdserve.params import PATH, SIZE, param
 from nbdserve.threads import run_io
 from nbdserve.unbroken import run_unbroken
@@ -87,6 +88,7 @@ class CowLayer(Layer):
         self._file: DataFile | None = None  # None: read-only, and nothing was ever written
         self._commits: GroupCommit | None = None  # only for what is to outlive the process
         self._locks = RangeLock()
+        self._writes = WriteBatch(lambda offset, data: self._data.write(offset, (data,)), None)
 
     async def open(self, *, read_only: bool) -> None:
         """Open or make the overlay.
@@ -110,6 +112,7 @@ class CowLayer(Layer):
 
     async def close(self) -> None:
         try:
+            await self._writes.close()
             if self._commits is not None:
                 await self._commits()
                 await self._commits.close()
@@ -188,6 +191,26 @@ class CowLayer(Layer):
                 await self._write_held(offset, data)
         if fua:
             await self.flush()
+
+    def write_nowait(self, offset: int, data: memoryview, *, fua: bool, done: Done) -> bool:
+        """Only what was written before is written at once: nothing is copied, no state changes."""
+        first, stop = self._clusters.touched(offset, len(data))
+        commits = fua and self._commits is not None
+        if commits or not self._clusters.is_all(ClusterState.DATA, first, stop):
+            return False
+        release = self._locks.hold_nowait(first, stop)
+        if release is None:
+            return False
+
+        def written(error: Exception | None) -> None:
+            release()
+            done(error)
+
+        if self._data.write_nowait(offset, data):
+            written(None)
+        else:
+            self._writes.add(offset, data, fua=False, done=written)
+        return True
 
     async def write_zeroes(
         self, offset: int, length: int, *, fua: bool, may_trim: bool, fast: bool

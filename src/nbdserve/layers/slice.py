@@ -7,7 +7,7 @@ nothing can reach the bytes outside the slice by default.
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 
-from nbdserve.device import Device, DeviceInfo, FileRange, Layer
+from nbdserve.device import Device, DeviceInfo, Done, FileRange, Layer
 from nbdserve.errors import ConfigError
 from nbdserve.extents import Extent
 from nbdserve.params import SIZE, param
@@ -80,6 +80,9 @@ class SliceLayer(Layer):
 
     async def write(self, offset: int, data: memoryview, *, fua: bool) -> None:
         await self.inner.write(self._offset + offset, data, fua=fua)
+
+    def write_nowait(self, offset: int, data: memoryview, *, fua: bool, done: Done) -> bool:
+        return self.inner.write_nowait(self._offset + offset, data, fua=fua, done=done)
 
     async def write_zeroes(
         self, offset: int, length: int, *, fua: bool, may_trim: bool, fast: bool

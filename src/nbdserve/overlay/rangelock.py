@@ -6,6 +6,7 @@ there are only as many claims as requests in flight, so a list is searched faste
 """
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
 __all__ = ["RangeLock"]
@@ -23,6 +24,14 @@ class RangeLock:
     def hold(self, first: int, stop: int) -> "_Claim":
         """Return a context that holds the clusters from `first` to before `stop`."""
         return _Claim(self._claims, first, stop)
+
+    def hold_nowait(self, first: int, stop: int) -> Callable[[], None] | None:
+        """Hold clusters at once; return what gives them up, or None if another has any of them."""
+        if any(claim.overlaps(first, stop) for claim in self._claims):
+            return None
+        claim = _Claim(self._claims, first, stop)
+        self._claims.append(claim)
+        return claim.release
 
 
 class _Claim:
@@ -42,7 +51,7 @@ class _Claim:
             for claim in earlier:
                 await claim.released()
         except BaseException:
-            self._release()
+            self.release()
             raise
 
     async def __aexit__(
@@ -51,7 +60,7 @@ class _Claim:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._release()
+        self.release()
 
     def overlaps(self, first: int, stop: int) -> bool:
         """Tell whether this claim shares a cluster with another range."""
@@ -64,7 +73,8 @@ class _Claim:
                 self._event = asyncio.Event()
             await self._event.wait()
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Give the claim up; once."""
         self._held = False
         self._claims.remove(self)
         if self._event is not None:

@@ -8,10 +8,11 @@ always admitted, however large.
 """
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable
 
-from nbdserve.device import Device
+from nbdserve.device import Capability, Device
 from nbdserve.protocol.constants import Command, CommandFlag
 from nbdserve.protocol.errno import wire_failure
 from nbdserve.protocol.messages import Request
@@ -60,6 +61,8 @@ class InFlight:
         self._bytes = 0
         self._answers: list[bytes | memoryview] = []
         self._delivery: asyncio.Handle | None = None
+        self._cancelled = False
+        self._can_fua = bool(device.info.can & Capability.FUA)
         self._warned: set[str] = set()
         self.count = 0
         """Requests started and not yet ended; their answers may still be on their way."""
@@ -83,8 +86,27 @@ class InFlight:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def write(self, request: Request) -> None:
+        """Carry out a validated WRITE, without a task if the device can."""
+        payload, fua = request.payload, bool(request.flags & CommandFlag.FUA)
+        if not payload or (fua and not self._can_fua):
+            self.start(request)
+            return
+        self.count += 1
+        self._bytes += request.length
+        if not self._device.write_nowait(
+            request.offset, payload, fua=fua, done=functools.partial(self._written, request)
+        ):
+            self.count -= 1
+            self._bytes -= request.length
+            self.start(request)
+
     async def cancel(self) -> None:
-        """Cancel what is under way, wait for its end, and drop the answers."""
+        """Cancel what is under way, wait for its end, and drop the answers.
+
+        A write that was begun without a task goes on; its device waits for it when it is closed.
+        """
+        self._cancelled = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -102,6 +124,14 @@ class InFlight:
         except Exception as exc:  # noqa: BLE001 -- whatever a device raises is that request's answer
             reply = (self._failed(request, exc),)
         self._ended(request, reply)
+
+    def _written(self, request: Request, error: Exception | None) -> None:
+        if self._cancelled:
+            return
+        if error is None:
+            self._ended(request, (self._replies.done(request),))
+        else:
+            self._ended(request, (self._failed(request, error),))
 
     def _ended(self, request: Request, reply: Buffers) -> None:
         self.count -= 1

@@ -271,7 +271,7 @@ class Transmission:
     def _start(self, request: Request, batch: list[bytes | memoryview]) -> None:
         """Start any request, or put its refusal into `batch`."""
         if request.payload is not None:  # accepted before it was received
-            self._in_flight.start(request)
+            self._in_flight.write(request)
             return
         if request.type == _DISC:
             self._queue.clear()  # the spec allows nothing after it

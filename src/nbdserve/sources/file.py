@@ -1,9 +1,9 @@
 """The `file` source: a disk image or a block device of this machine.
 
-Hot data is read on the event loop by preadv(RWF_NOWAIT), which never waits for the disk; all else
-goes to the I/O threads. A write with FUA is a write and a share in the next fdatasync, not a
-synchronous write of its own (RWF_DSYNC): a failed sync must be told to everyone who relies on it,
-and of two syncs at once the kernel tells one.
+Hot data is read on the event loop by preadv(RWF_NOWAIT), which never waits for the disk, and
+written there where that takes no waiting either; all else goes to the I/O threads. A write with FUA
+is a write and a share in the next fdatasync, not a synchronous write of its own (RWF_DSYNC): a
+failed sync must be told to all who rely on it, and of two syncs at once the kernel tells only one.
 
 Invariant: a call that has begun in a thread is waited for, cancelled or not. Given up, a write
 could land on top of a later one, or in whatever file is opened under the same number next. Reads
@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from nbdserve.device import BlockSize, Capability, Device, DeviceInfo, FileRange
+from nbdserve.device import BlockSize, Capability, Device, DeviceInfo, Done, FileRange
 from nbdserve.extents import Extent
+from nbdserve.hotwrites import HotWrites
 from nbdserve.overlay.groupcommit import GroupCommit
+from nbdserve.overlay.writebatch import WriteBatch
 from nbdserve.params import BOOLEAN, PATH, param
 from nbdserve.sources.imagefile import ImageFile
 from nbdserve.sources.openfile import Opened, open_image
@@ -69,6 +71,8 @@ class FileSource(Device):
         self._fd = -1
         self._nowait = True
         self._commit = GroupCommit(self._sync)
+        self._writes = WriteBatch(self._write, self._commit)
+        self._hot: HotWrites | None = None  # of what is not written, nothing is hot
 
     @property
     def info(self) -> DeviceInfo:
@@ -85,9 +89,11 @@ class FileSource(Device):
             undo=lambda opened: opened.image.close(),
         )
         self._fd = opened.image.fd
+        self._hot = HotWrites(self._fd) if opened.writable else None
         self._info = DeviceInfo(opened.image.size, _BLOCK_SIZE, _capabilities(opened))
 
     async def close(self) -> None:
+        await self._writes.close()
         await self._commit.close()
         self._fd = -1
         await run_unbroken(self._image.close)
@@ -115,6 +121,15 @@ class FileSource(Device):
         if fua:
             await self._commit()
 
+    def write_nowait(self, offset: int, data: memoryview, *, fua: bool, done: Done) -> bool:
+        if self._hot is None or not self._hot.write(offset, data):
+            self._writes.add(offset, data, fua=fua, done=done)
+        elif fua:
+            self._writes.commit(done)
+        else:
+            done(None)
+        return True
+
     async def write_zeroes(
         self, offset: int, length: int, *, fua: bool, may_trim: bool, fast: bool
     ) -> None:
@@ -137,6 +152,9 @@ class FileSource(Device):
 
     async def cache(self, offset: int, length: int) -> None:
         await run_unbroken(self._image.prefetch, offset, length)
+
+    def _write(self, offset: int, data: memoryview) -> None:
+        self._image.write(offset, data)
 
     @property
     def _image(self) -> ImageFile:

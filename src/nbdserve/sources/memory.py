@@ -1,13 +1,13 @@
 """A RAM disk: sparse, so that its size costs nothing until it is written.
 
 Clusters are allocated by the first write that is not all zero and dropped by whole-cluster zeroes
-and trims. Nothing here ever waits, so every read is answered at once.
+and trims. Nothing here ever waits, so every read and write is carried out at once.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nbdserve.device import BlockSize, Capability, Device, DeviceInfo
+from nbdserve.device import BlockSize, Capability, Device, DeviceInfo, Done
 from nbdserve.extents import DATA, ZERO_HOLE, Extent, coalesce
 from nbdserve.params import SIZE, param
 from nbdserve.ranges import pieces
@@ -58,6 +58,14 @@ class MemorySource(Device):
         self.read_into_nowait(offset, view)
 
     async def write(self, offset: int, data: memoryview, *, fua: bool) -> None:
+        self._put(offset, data)
+
+    def write_nowait(self, offset: int, data: memoryview, *, fua: bool, done: Done) -> bool:
+        self._put(offset, data)
+        done(None)
+        return True
+
+    def _put(self, offset: int, data: memoryview) -> None:
         for number, start, length, at in pieces(offset, len(data), _CLUSTER):
             cluster = self._clusters.get(number)
             if cluster is None:

@@ -24,6 +24,7 @@ block. Parametrise `open_subject` to run many devices through the same tests. Ne
 Each test asks only for what the device's capabilities promise, so none of them is ever skipped.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -200,6 +201,24 @@ class DeviceConformance:
             await device.write(offset, memoryview(data), fua=False)
             model.write(offset, bytes(data))
             data[:] = bytes(length)
+        await check_bytes(device, model, _whole(subject))
+
+    async def test_writes_begun_without_a_task_are_done_once_and_whole(
+        self, subject: Subject
+    ) -> None:
+        device, model, can = subject.device, subject.model(), subject.device.info.can
+        for turn in range(2):  # the second time to where something was written before
+            for number, (offset, length) in enumerate(_writable(subject)):
+                data = memoryview(locatable(number + turn, length))
+                fua = bool(can & Capability.FUA) and number % 3 == 0
+                done: asyncio.Future[Exception | None] = asyncio.Future()
+                if device.write_nowait(offset, data, fua=fua, done=done.set_result):
+                    assert await done is None
+                else:
+                    assert not done.done(), "what was not begun is not told of"
+                    await device.write(offset, data, fua=fua)
+                model.write(offset, bytes(data))
+                await _check_around(subject, model, Range(offset, length))
         await check_bytes(device, model, _whole(subject))
 
     async def test_adjacent_writes_at_once_do_not_disturb_one_another(
