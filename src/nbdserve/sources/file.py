@@ -25,7 +25,7 @@ from nbdserve.overlay.writebatch import WriteBatch
 from nbdserve.params import BOOLEAN, PATH, param
 from nbdserve.sources.imagefile import ImageFile
 from nbdserve.sources.openfile import Opened, open_image
-from nbdserve.threads import run_io
+from nbdserve.sources.readbatch import ReadBatch
 from nbdserve.unbroken import run_unbroken
 
 __all__ = ["FileParams", "FileSource"]
@@ -71,6 +71,7 @@ class FileSource(Device):
         self._fd = -1
         self._nowait = True
         self._commit = GroupCommit(self._sync)
+        self._reads = ReadBatch(self._read, self._prefetch)
         self._writes = WriteBatch(self._write, self._commit)
         self._hot: HotWrites | None = None  # of what is not written, nothing is hot
 
@@ -111,7 +112,7 @@ class FileSource(Device):
             return False  # any other error is reported by read_into
 
     async def read_into(self, offset: int, view: memoryview) -> None:
-        await run_io(self._image.read, offset, view)
+        await self._reads(offset, view)
 
     def file_range(self, offset: int, length: int) -> FileRange | None:
         return FileRange(self._fd, offset)
@@ -152,6 +153,12 @@ class FileSource(Device):
 
     async def cache(self, offset: int, length: int) -> None:
         await run_unbroken(self._image.prefetch, offset, length)
+
+    def _read(self, offset: int, view: memoryview) -> None:
+        self._image.read(offset, view)
+
+    def _prefetch(self, offset: int, length: int) -> None:
+        self._image.prefetch(offset, length)
 
     def _write(self, offset: int, data: memoryview) -> None:
         self._image.write(offset, data)
