@@ -78,7 +78,7 @@ class Request(NamedTuple):
         cookie: the client's, echoed in the reply.
         offset: bytes.
         length: bytes; the payload's length in an extended request with PAYLOAD_LEN.
-        payload: the bytes of a WRITE that was accepted; its reader's own, never reused.
+        payload: the bytes of a WRITE that was accepted; its reader's own until it is carried out.
     """
 
     flags: int

@@ -44,14 +44,21 @@ class RequestDecoder:
             payload is over: a client still sending it may not expect an answer yet).
         extended: whether extended headers were negotiated.
         trailing: bytes that arrived together with the end of the handshake.
+        memory: makes the buffer of a long payload, given its length; what is in it does not matter.
     """
 
     MOST_HELD: ClassVar[int] = _BUFFER + MAX_PAYLOAD
 
     def __init__(
-        self, accept: Callable[[Request], bool], *, extended: bool, trailing: bytes = b""
+        self,
+        accept: Callable[[Request], bool],
+        *,
+        extended: bool,
+        trailing: bytes = b"",
+        memory: Callable[[int], memoryview] = lambda length: memoryview(bytearray(length)),
     ) -> None:
         self._accept = accept
+        self._memory = memory
         self._header = _EXTENDED if extended else _COMPACT
         self._magic = EXTENDED_REQUEST_MAGIC if extended else REQUEST_MAGIC
         self._extended = extended
@@ -69,6 +76,11 @@ class RequestDecoder:
     def is_idle(self) -> bool:
         """Whether the peer stands between two requests."""
         return self._start == self._end and self._waiting is None and self._refused is None
+
+    @property
+    def is_amid_payload(self) -> bool:
+        """Whether more of a long payload is still to come, into memory of its own."""
+        return self._payload is not None
 
     def buffer(self) -> memoryview:
         """Return where the next bytes belong; never empty. Valid until `received`."""
@@ -153,7 +165,7 @@ class RequestDecoder:
 
     def _give_memory(self, start: int, end: int) -> None:
         assert self._waiting is not None
-        self._payload = memoryview(bytearray(self._waiting.length))
+        self._payload = self._memory(self._waiting.length)
         self._filled = end - start
         self._payload[: self._filled] = self._buffer[start:end]
 

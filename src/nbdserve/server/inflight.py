@@ -17,6 +17,7 @@ from nbdserve.protocol.constants import Command, CommandFlag
 from nbdserve.protocol.errno import wire_failure
 from nbdserve.protocol.messages import Request
 from nbdserve.protocol.replies import Replies
+from nbdserve.server import slabs
 from nbdserve.server.limits import Limits
 from nbdserve.server.operations import Buffers, perform
 
@@ -123,15 +124,21 @@ class InFlight:
             raise
         except Exception as exc:  # noqa: BLE001 -- whatever a device raises is that request's answer
             reply = (self._failed(request, exc),)
+        else:
+            self._give_back(request)
         self._ended(request, reply)
 
     def _written(self, request: Request, error: Exception | None) -> None:
-        if self._cancelled:
-            return
         if error is None:
-            self._ended(request, (self._replies.done(request),))
-        else:
-            self._ended(request, (self._failed(request, error),))
+            self._give_back(request)
+        if not self._cancelled:
+            failed = error and self._failed(request, error)
+            self._ended(request, (failed or self._replies.done(request),))
+
+    def _give_back(self, request: Request) -> None:
+        """Let others use the memory of a payload; after a failure somebody may still read it."""
+        if request.payload is not None:
+            slabs.give_payload_back(request.payload)
 
     def _ended(self, request: Request, reply: Buffers) -> None:
         self.count -= 1

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 _HIGH_WATER = 2 << 20
 _TURN_REQUESTS = 128
+_TURN_PIECES = 8  # of a long payload; a client can send some 200 KiB of it at once
 _LARGE = 64 << 10  # from here on sendfile costs less than a copy
 
 _READ = int(Command.READ)
@@ -106,6 +107,7 @@ class Transmission:
             self._accepts,
             extended=self._negotiated.mode is ReplyMode.EXTENDED,
             trailing=trailing,
+            memory=slabs.payload_memory,
         )
         try:
             self._received(0)
@@ -130,6 +132,9 @@ class Transmission:
         """Receive and serve; then wait on the spot for what the client sends upon its answers."""
         if not self._receive():
             return
+        pieces = _TURN_PIECES
+        while pieces and self._decoder.is_amid_payload and self._receive():
+            pieces -= 1
         tries = left = self._patience.tries()
         if not left:
             return
