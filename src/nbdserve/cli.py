@@ -155,12 +155,23 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _serve(configuration: Configuration) -> int:
-    from nbdserve.server.service import serve  # noqa: PLC0415 -- --help and errors start without it
+    # --help and errors start without these
+    from nbdserve.server.service import serve  # noqa: PLC0415
+    from nbdserve.server.workers import run_workers  # noqa: PLC0415
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(
-            serve(configuration.exports, configuration.settings, config_file=configuration.file)
-        )
+    exports, settings = configuration.exports, configuration.settings
+
+    def run(settings: ServerSettings, listeners: Sequence[Any] | None) -> int:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(
+                serve(exports, settings, config_file=configuration.file, listeners=listeners)
+            )
+
+    if settings.workers == 1:
+        return run(settings, None)
+    return run_workers(
+        exports, settings, lambda *given: run_command("nbdserve", lambda: run(*given))
+    )
 
 
 def _loop_factory() -> Any:
@@ -266,6 +277,11 @@ def _life_options(group: Any) -> None:
         help="what requests in flight get at shutdown (default 30s)",
     )  # fmt: skip
 
+    group.add_argument(
+        "--workers", type=argument_kind(COUNT), metavar="N",
+        help="serve in N processes, for exports that are only read (default 1)",
+    )  # fmt: skip
+
 
 def _other_options(group: Any) -> None:
     group.add_argument("-v", "--verbose", action="store_true", help="log DEBUG messages too")
@@ -322,6 +338,7 @@ def _settings(arguments: argparse.Namespace, written: ServerSettings) -> ServerS
         handshake_timeout=_given(arguments.handshake_timeout, written.handshake_timeout),
         max_connections=_given(arguments.max_connections, written.max_connections),
         drain_timeout=_given(arguments.drain_timeout, written.drain_timeout),
+        workers=_given(arguments.workers, written.workers),
     )
     if settings.single and (_listeners(arguments) or settings.run or settings.print_uri):
         raise ConfigError(

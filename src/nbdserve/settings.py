@@ -54,6 +54,7 @@ class ServerSettings:
         max_in_flight_bytes: of their data, a connection.
         control: a Unix socket for nbdctl.
         state_dir: a folder in which exports that are added while serving are kept.
+        workers: processes that serve; more than one only what nobody writes to.
     """
 
     listeners: tuple[UnixListener | TcpListener, ...] = ()
@@ -69,3 +70,4 @@ class ServerSettings:
     max_in_flight_bytes: int = 8 << 20
     control: Path | None = None
     state_dir: Path | None = None
+    workers: int = 1

@@ -110,7 +110,7 @@ CONTENDERS = {
     "qemu-nbd": Contender(_qemu_nbd),
     "nbd-server": Contender(_nbd_server, "disk", forks=True),
     # not in the table unless asked for by --servers
-    "workers": Contender(_nbdserve("--workers", "2")),
+    "workers": Contender(_nbdserve("--workers", "2", "--read-only")),
     "slice": Contender(_nbdserve("--layer", "slice")),
     "cow": Contender(_nbdserve("--layer", "cow")),
     "cache": Contender(_nbdserve("--layer", "cache:size=2G")),

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _RETRY_ACCEPT = 1.0  # seconds to wait for resources that others must give back
 _ACCEPTS_A_TURN = 32
+_YIELD = 0.0005  # seconds a client that is here already is worth, among several processes
+_MOST_YIELD = 0.01
 
 
 class Clients:
@@ -30,12 +32,17 @@ class Clients:
         exports: what they may ask for.
         limits: what each may cost.
         most: how many there may be at once.
+        shared: other processes accept on the same sockets; the more clients this one has, the
+            longer it leaves a new one to them.
     """
 
-    def __init__(self, exports: Exports, limits: Limits, *, most: int) -> None:
+    def __init__(
+        self, exports: Exports, limits: Limits, *, most: int, shared: bool = False
+    ) -> None:  # fmt: skip
         self._exports = exports
         self._limits = limits
         self._most = most
+        self._shared = shared
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[asyncio.Task[None], Connection] = {}
         self._listening: set[socket.socket] = set()
@@ -99,7 +106,21 @@ class Clients:
         await self._nobody.wait()
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(_ACCEPTS_A_TURN):
+        if self._shared:
+            self._loop.remove_reader(listening.fileno())
+            wait = min(len(self._tasks) * _YIELD, _MOST_YIELD)
+            self._loop.call_later(wait, self._accept_one, listening)
+        else:
+            self._accept_some(listening, _ACCEPTS_A_TURN)
+
+    def _accept_one(self, listening: socket.socket) -> None:
+        if listening in self._listening and not self._paused:
+            self._accept_some(listening, 1)
+        if listening in self._listening and not self._paused:
+            self._loop.add_reader(listening.fileno(), self._accept, listening)
+
+    def _accept_some(self, listening: socket.socket, most: int) -> None:
+        for _ in range(most):
             if self._paused:
                 return
             try:

@@ -37,13 +37,17 @@ from nbdserve.settings import ServerSettings, TcpListener, UnixListener
 from nbdserve.spec import ExportSpec
 from nbdserve.threads import run_io
 
-__all__ = ["serve"]
+__all__ = ["listen_all", "print_uris", "serve"]
 
 log = logging.getLogger(__name__)
 
 
 async def serve(
-    exports: Sequence[ExportSpec], settings: ServerSettings, *, config_file: Path | None = None
+    exports: Sequence[ExportSpec],
+    settings: ServerSettings,
+    *,
+    config_file: Path | None = None,
+    listeners: Sequence[Listener] | None = None,
 ) -> int:
     """Serve until told to stop; return the exit status.
 
@@ -52,6 +56,7 @@ async def serve(
         settings: how.
         config_file: where they were read from; an export that cannot be opened then keeps no
             other from being served.
+        listeners: what listens already, shared with other workers; owned from now on.
 
     Raises:
         ConfigError: something is wrong as written.
@@ -68,11 +73,13 @@ async def serve(
         if opened is None:
             return stop.status
         try:
-            clients = Clients(opened, _limits(settings), most=settings.max_connections)
+            clients = Clients(
+                opened, _limits(settings), most=settings.max_connections, shared=bool(listeners)
+            )
             service = Service(opened, clients)
             async with contextlib.AsyncExitStack() as stack:
                 if not settings.single:
-                    service.listeners = _listen(settings, passed, stack)
+                    service.listeners = listen_all(settings, passed, stack, listeners)
                 if (path := _control_path(settings)) is not None:
                     commands = Commands(service, added)
                     await stack.enter_async_context(ControlServer(path, commands))
@@ -93,7 +100,12 @@ def _limits(settings: ServerSettings) -> Limits:
 
 
 def _control_path(settings: ServerSettings) -> Path | None:
-    """Choose where nbdctl finds us: as told, or in the folder systemd made for this service."""
+    """Choose where nbdctl finds us: as told, or in the folder systemd made for this service.
+
+    None of several workers can speak for the others.
+    """
+    if settings.workers > 1:
+        return None
     folder = systemd_folder("RUNTIME_DIRECTORY")
     return settings.control or (folder / "control.sock" if folder else None)
 
@@ -105,16 +117,26 @@ def _state_dir(settings: ServerSettings) -> Path | None:
     )
 
 
-def _listen(
-    settings: ServerSettings, passed: Sequence[int], stack: contextlib.AsyncExitStack
+def listen_all(
+    settings: ServerSettings,
+    passed: Sequence[int],
+    stack: contextlib.ExitStack | contextlib.AsyncExitStack,
+    given: Sequence[Listener] | None = None,
 ) -> list[Listener]:
-    """Make every listener; sockets that systemd passed stand in for those of the settings."""
+    """Make every listener, to be closed by `stack`.
+
+    Sockets that a worker was given, or that systemd passed, stand in for those of the settings.
+    """
     listeners: list[Listener] = []
 
     def add(listener: Listener) -> None:
         stack.callback(listener.close)
         listeners.append(listener)
 
+    if given is not None:
+        for listener in given:
+            add(listener)
+        return listeners
     if passed:
         if settings.listeners:
             log.info("sockets were passed in; the configured listeners are not used")
@@ -128,11 +150,26 @@ def _listen(
     return listeners
 
 
+def print_uris(listeners: Sequence[Listener], exports: Sequence[str]) -> None:
+    """Print the URI of each export on each listener, as --print-uri asks.
+
+    Raises:
+        DeviceError: stdout takes nothing.
+    """
+    try:
+        uris = [listener.uri(name) for listener in listeners for name in exports]
+        print("\n".join(uris), flush=True)  # noqa: T201 -- asked for by --print-uri
+    except OSError as exc:
+        raise DeviceError(
+            f"--print-uri: cannot write to stdout: {exc.strerror}", exc.errno
+        ) from exc
+
+
 async def _serve(service: Service, settings: ServerSettings, notifier: Notifier, stop: Stop) -> int:
     listeners, clients = service.listeners, service.clients
     names = service.exports.names()
     if settings.print_uri:
-        _print_uris([listener.uri(name) for listener in listeners for name in names])
+        print_uris(listeners, names)
     for listener in listeners:
         log.info("listening uri=%s", listener.uri(_first(names)))
         clients.accept_on(listener.sock)
@@ -173,15 +210,6 @@ async def _until_stopped(
 def _first(names: Sequence[str]) -> str:
     """Choose the export that one line or one command is told of."""
     return names[0] if names else ""
-
-
-def _print_uris(uris: Sequence[str]) -> None:
-    try:
-        print("\n".join(uris), flush=True)  # noqa: T201 -- asked for by --print-uri
-    except OSError as exc:
-        raise DeviceError(
-            f"--print-uri: cannot write to stdout: {exc.strerror}", exc.errno
-        ) from exc
 
 
 async def _serve_single(service: Service, stop: Stop, settings: ServerSettings) -> int:
