@@ -1,6 +1,21 @@
-"""A missing tool is a failure here, never a skip."""
+"""A missing tool is a failure here, never a skip. What meets the event loop is run on both."""
+
+import asyncio
 
 import pytest
+import uvloop
+
+_ON_BOTH_LOOPS = ("unit/server", "unit/overlay", "unit/sources", "property")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_asyncio_loop_factories(config, item):
+    """Run a test on asyncio's own loop, or on that and on uvloop."""
+    place = item.path.relative_to(config.rootpath / "tests").as_posix()
+    factories = {"asyncio": asyncio.new_event_loop}
+    if place.startswith(_ON_BOTH_LOOPS):
+        factories["uvloop"] = uvloop.new_event_loop
+    return factories
 
 
 @pytest.hookimpl(wrapper=True)
