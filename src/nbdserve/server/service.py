@@ -18,6 +18,7 @@ from nbdserve.server.captive import captive_environment, run_captive
 from nbdserve.server.clients import Clients
 from nbdserve.server.commands import Commands
 from nbdserve.server.control import ControlServer
+from nbdserve.server.descriptors import allow_descriptors
 from nbdserve.server.duplex import duplex
 from nbdserve.server.exports import Exports
 from nbdserve.server.limits import Limits
@@ -64,6 +65,7 @@ async def serve(
     """
     notifier = Notifier()
     passed = take_listen_fds()
+    allow_descriptors(settings.max_connections)
     if settings.exit_with_parent:
         exit_with_parent()
     stop = Stop()
