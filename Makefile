@@ -9,7 +9,8 @@ INSTALLED := $(VENV)/.installed
 OTHERS := 3.12 3.13
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-others lint types docs docs-check bench clean
+.PHONY: help demo test test-others lint types docs docs-check bench bench-mix \
+	bench-micro clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,10 +48,21 @@ docs: $(INSTALLED) ## write docs/reference anew out of the code
 docs-check: $(INSTALLED) ## fail if docs/reference is not what the code says
 	$(BIN)/python -m nbdserve.reference --check docs/reference
 
-bench: ## fio against nbdkit, qemu-nbd and nbd-server
+bench: ## against nbdkit, qemu-nbd and nbd-server; BENCH_ARGS=--help tells how to run less
 	@.ci/need-packages tests/benchmarks/debian-packages.txt $(PYTHON)
 	@$(MAKE) --no-print-directory $(INSTALLED)
 	$(BIN)/python tests/benchmarks/local.py $(BENCH_ARGS)
+
+bench-mix: ## what one client's work does to another, beside the same servers
+	@.ci/need-packages tests/benchmarks/debian-packages.txt $(PYTHON)
+	@$(MAKE) --no-print-directory $(INSTALLED)
+	$(BIN)/python tests/benchmarks/mix.py $(BENCH_ARGS)
+
+bench-micro: $(INSTALLED) ## the parts of the hot path one by one, compared with the last run
+	$(BIN)/python -m pytest tests/benchmarks/micro.py -p no:cacheprovider \
+		-W ignore::pytest_benchmark.logger.PytestBenchmarkWarning --benchmark-autosave \
+		--benchmark-storage=build/benchmarks --benchmark-compare \
+		--benchmark-columns=min,median,iqr,rounds --benchmark-sort=name $(BENCH_ARGS)
 
 clean: ## remove what was built; the environments too
 	rm -rf build .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis

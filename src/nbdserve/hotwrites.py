@@ -8,7 +8,7 @@ devices; Linux 6.18), ext4 and tmpfs are trusted under these conditions:
 - the pages are cached, so that nothing is read or allocated;
 - what is dirty in the whole machine is far below where the kernel makes writers wait, and this
   process is in no memory cgroup with a limit of its own;
-- no write has taken long of late: one that does stops this for `_PAUSE` seconds.
+- no write has waited long of late: the second that does within a second stops this for another.
 
 What is not written here goes to a thread, which also finds out what any error is. A write that was
 made in part is made again there, with the same bytes.
@@ -20,6 +20,7 @@ import errno
 import functools
 import mmap
 import os
+import resource
 import time
 from pathlib import Path
 from typing import Final
@@ -27,7 +28,7 @@ from typing import Final
 __all__ = ["DirtyGauge", "HotWrites"]
 
 _LONGEST: Final = 16 << 10  # bytes; from here on a hop does not matter
-_SLOW: Final = 0.02  # seconds: not a busy machine's scheduler, but a wait
+_SLOW: Final = 0.02  # seconds
 _PAUSE: Final = 1.0
 _GAUGE_AGE: Final = 0.05  # seconds; less can be written meanwhile than the margin leaves
 _TRUSTED: Final = frozenset({0xEF53, 0x01021994})  # linux/magic.h: ext2 to ext4, tmpfs
@@ -89,6 +90,7 @@ class HotWrites:
         self._nowait = True
         self._trusted = _magic(fd) in _TRUSTED
         self._paused_until = 0.0
+        self._suspected_until = 0.0
         self._byte = [bytearray(1)]
 
     def write(self, position: int, data: memoryview) -> bool:
@@ -108,6 +110,8 @@ class HotWrites:
         begun = time.monotonic()
         if begun < self._paused_until or not self._gauge.is_low():
             return False
+        suspected = begun < self._suspected_until
+        slept = _sleeps() if suspected else 0
         try:
             if not self._is_cached(position, len(data)):
                 return False
@@ -116,7 +120,10 @@ class HotWrites:
             return False
         ended = time.monotonic()
         if ended - begun > _SLOW:
-            self._paused_until = ended + _PAUSE
+            # once may be the scheduler's doing; again, and asleep meanwhile, is not
+            self._suspected_until = ended + _PAUSE
+            if suspected and _sleeps() > slept:
+                self._paused_until = ended + _PAUSE
         return count == len(data)
 
     def _is_cached(self, position: int, length: int) -> bool:
@@ -127,6 +134,11 @@ class HotWrites:
             position += mmap.PAGESIZE - position % mmap.PAGESIZE
             if position > last:
                 return True
+
+
+def _sleeps() -> int:
+    """Return how often this thread has gone to sleep of its own accord (getrusage(2))."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 def _magic(fd: int) -> int:

@@ -33,7 +33,9 @@ def main() -> None:
     results: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(dir=arguments.dir) as folder, ExitStack() as stack:
         scratch = Path(folder)
-        images = {kind: _image(scratch, kind, effort) for kind in {w.image for w in chosen}}
+        images = {
+            kind: make_image(scratch, kind, effort.size) for kind in {w.image for w in chosen}
+        }
         for transport in arguments.transports.split(","):
             print(_head(transport, names), flush=True)
             running = {
@@ -69,12 +71,12 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _image(scratch: Path, kind: str, effort: Effort) -> Path:
+def make_image(scratch: Path, kind: str, size: int) -> Path:
     """Make an image; of a sparse one each sixteenth MiB is data."""
     image = scratch / f"{kind}.img"
     with image.open("wb") as file:
-        file.truncate(effort.size)
-        for at in range(0, effort.size, (16 if kind == "sparse" else 1) << 20):
+        file.truncate(size)
+        for at in range(0, size, (16 if kind == "sparse" else 1) << 20):
             file.seek(at)
             file.write(os.urandom(1 << 20))
     subprocess.run(["sync", str(image)], check=True)

@@ -84,6 +84,12 @@ def _nbdserve(*words: str) -> Callable[[Path, Place], list[str]]:
     return argv
 
 
+def _nbdserve_xz(image: Path, place: Place) -> list[str]:
+    subprocess.run(["xz", "-0", "-T0", "-kf", "--block-size=16MiB", str(image)], check=True)
+    packed = image.with_name(f"{image.name}.xz")
+    return _nbdserve("--layer", "xz:cache=2G")(packed, place)
+
+
 def _nbdkit(image: Path, place: Place) -> list[str]:
     where = ["-i", "127.0.0.1", "-p", str(place.port)] if place.port else ["-U", str(place.sock)]
     return ["nbdkit", "-f", *where, "file", str(image)]
@@ -114,6 +120,7 @@ CONTENDERS = {
     "slice": Contender(_nbdserve("--layer", "slice")),
     "cow": Contender(_nbdserve("--layer", "cow")),
     "cache": Contender(_nbdserve("--layer", "cache:size=2G")),
+    "xz": Contender(_nbdserve_xz),
 }
 
 

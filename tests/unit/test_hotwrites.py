@@ -2,6 +2,7 @@
 
 import errno
 import os
+from itertools import count, repeat
 from pathlib import Path
 
 import pytest
@@ -73,13 +74,22 @@ def test_nothing_is_written_to_a_file_system_that_is_not_trusted(hot, monkeypatc
     assert not hot.write(0, memoryview(b"x"))
 
 
-def test_a_slow_write_stops_them_for_a_while(hot, monkeypatch):
-    times = iter([100.0, 100.1, 100.2, 101.0, 102.0, 102.0])
+@pytest.mark.parametrize("asleep", [True, False])
+def test_slow_writes_that_sleep_stop_them_for_a_while(hot, monkeypatch, asleep):
+    """A busy scheduler makes a write slow too, and is no reason."""
+    times = iter([100.0, 100.1, 100.2, 100.3, 100.4, 101.2, 101.4, 101.4])
     monkeypatch.setattr(hotwrites.time, "monotonic", lambda: next(times))
-    assert hot.write(0, memoryview(b"x"))
-    assert not hot.write(0, memoryview(b"x"))
-    assert not hot.write(0, memoryview(b"x"))
-    assert hot.write(0, memoryview(b"x"))
+    sleeps = count() if asleep else repeat(7)
+    monkeypatch.setattr(hotwrites, "_sleeps", lambda: next(sleeps))
+    write = lambda: hot.write(0, memoryview(b"x"))  # noqa: E731
+    assert write()  # slow: suspected
+    assert write()  # slow again
+    if asleep:
+        assert not write()
+        assert not write()
+        assert write()
+    else:
+        assert write()
 
 
 def test_an_error_is_left_to_the_thread(tmp_path):
