@@ -41,6 +41,7 @@ __all__ = ["CowLayer", "CowParams"]
 _GAP = 256 << 10  # read over so many bytes of the base rather than ask a remote one twice
 _MOST_EXTENTS = 1024
 _ZEROES = bytes(1 << 20)
+_BASE, _DATA = int(ClusterState.BASE), int(ClusterState.DATA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +129,11 @@ class CowLayer(Layer):
     # Reading
 
     def read_into_nowait(self, offset: int, view: memoryview) -> bool:
+        around = self._clusters.state_around(offset, len(view))
+        if around == _BASE:
+            return self.inner.read_into_nowait(offset, view)
+        if around == _DATA:
+            return self._data.read_nowait(offset, view)
         for state, at, length in self._clusters.runs(offset, len(view)):
             part = view[at : at + length]
             if state is ClusterState.BASE:

@@ -79,6 +79,13 @@ class ClusterMap:
             yield Run(_STATES[state], at - offset, run_end - at)
             at = run_end
 
+    def state_around(self, offset: int, length: int) -> int | None:
+        """Return the state (a number) of the one cluster that holds a range; None if several do."""
+        number = offset // self._cluster
+        if offset + length <= (number + 1) * self._cluster:
+            return self._states[number]
+        return None
+
     def is_all(self, state: ClusterState, first: int, stop: int) -> bool:
         """Tell whether every cluster from `first` to before `stop` is in this state."""
         return first >= stop or (

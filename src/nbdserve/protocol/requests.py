@@ -107,7 +107,7 @@ class RequestDecoder:
             if self._filled < len(self._payload):
                 return requests
             assert self._waiting is not None
-            requests.append(self._waiting._replace(payload=self._payload))
+            requests.append(Request(*self._waiting[:5], self._payload))
             self._waiting = self._payload = None
         else:
             self._end += count
@@ -136,7 +136,7 @@ class RequestDecoder:
                         position = end
                     break
                 payload = memoryview(bytes(buffer[position : position + length]))
-                requests.append(self._waiting._replace(payload=payload))
+                requests.append(Request(*self._waiting[:5], payload))  # 3 times as fast as _replace
                 self._waiting = None
                 position += length
                 continue
