@@ -62,6 +62,7 @@ class InFlight:
         self._bytes = 0
         self._answers: list[bytes | memoryview] = []
         self._delivery: asyncio.Handle | None = None
+        self._gathering = False
         self._cancelled = False
         self._can_fua = bool(device.info.can & Capability.FUA)
         self._warned: set[str] = set()
@@ -101,6 +102,19 @@ class InFlight:
             self.count -= 1
             self._bytes -= request.length
             self.start(request)
+
+    def gather(self) -> None:
+        """Hand no answers on until `take`: a batch is being started that some of them belong to."""
+        self._gathering = True
+
+    def take(self) -> list[bytes | memoryview]:
+        """Return the answers there are, and hand on what comes from now on."""
+        self._gathering = False
+        if self._delivery is not None:
+            self._delivery.cancel()
+            self._delivery = None
+        answers, self._answers = self._answers, []
+        return answers
 
     async def cancel(self) -> None:
         """Cancel what is under way, wait for its end, and drop the answers.
@@ -144,7 +158,7 @@ class InFlight:
         self.count -= 1
         self._bytes -= _cost(request)
         self._answers += reply
-        if self._delivery is None:
+        if self._delivery is None and not self._gathering:
             self._delivery = self._loop.call_soon(self._deliver)
 
     def _deliver(self) -> None:

@@ -151,7 +151,7 @@ class Transmission:
 
     def _is_waiting(self) -> bool:
         """Tell whether the next thing to happen is that the client sends something."""
-        return self._reading and not self._in_flight.count and not self._outbox.size
+        return self._reading and self._in_flight.is_idle and not self._outbox.size
 
     def _receive(self) -> bool:
         """Receive once and serve what came; False if nothing did."""
@@ -215,6 +215,7 @@ class Transmission:
         slab, used = self._slabs[-1] if self._slabs else None, self._used
         filled = 0
         left = _TURN_REQUESTS
+        in_flight.gather()
         while queue and left:
             if (in_flight.count or outbox.size) and self._is_full(queue[0]):
                 break
@@ -255,6 +256,7 @@ class Transmission:
 
     def _send(self, batch: list[bytes | memoryview]) -> None:
         """Send the replies of a batch, and see to the rest of the queue."""
+        batch += self._in_flight.take()  # writes that were made at once
         if batch:
             self._outbox.put(batch)
         if self._slabs and not self._outbox.size:

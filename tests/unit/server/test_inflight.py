@@ -10,6 +10,7 @@ from nbdserve.protocol.messages import ReplyMode, Request
 from nbdserve.protocol.replies import replies_for
 from nbdserve.server.inflight import InFlight
 from nbdserve.server.limits import Limits
+from nbdserve.sources.memory import MemoryParams, MemorySource
 
 
 @pytest.fixture
@@ -74,3 +75,17 @@ async def test_cancelled_requests_are_not_answered(make):
     await in_flight.cancel()
     await asyncio.sleep(0)
     assert answers == []
+
+
+async def test_what_ends_at_once_is_taken_with_its_batch(make):
+    device = MemorySource(MemoryParams(size=1 << 20))
+    in_flight, answers = make(device)
+    in_flight.gather()
+    for n in range(3):
+        in_flight.write(Request(0, Command.WRITE, n, n * 512, 512, memoryview(bytes(512))))
+    assert len(in_flight.take()) == 3
+    assert in_flight.is_idle
+    in_flight.write(Request(0, Command.WRITE, 9, 0, 512, memoryview(bytes(512))))
+    assert not in_flight.is_idle
+    await turns_until(lambda: in_flight.is_idle)
+    assert [len(group) for group in answers] == [1]
