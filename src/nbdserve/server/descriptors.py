@@ -22,7 +22,10 @@ def allow_descriptors(clients: int) -> None:
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
     granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    except (OSError, ValueError):  # a sandbox may forbid it
+        granted = soft
     if granted < wanted:
         log.warning(
             "too few file descriptors for so many clients limit=%d max-connections=%d; "
