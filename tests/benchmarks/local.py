@@ -1,7 +1,8 @@
 """nbdserve against the C servers on the same file, in one run, as one table of ratios.
 
 Rounds are interleaved (each workload goes once over all servers, then again), because machines
-drift: the ratio of medians is what counts. A quick look at one row while working:
+drift: the ratio of medians is what counts, and beside it the ratio of work done a CPU second of the
+server, which a busy machine does not change. A quick look at one row while working:
 
     make bench BENCH_ARGS='--only "depth 64" --transports unix --rounds 3 --seconds 1'
 """
@@ -104,7 +105,7 @@ def _measure(
 
 def _head(transport: str, names: list[str]) -> str:
     cells = " | ".join(names)
-    return f"\n| {transport} (CPU s) | {cells} | ratio |\n|---|{'---|' * len(names)}---|"
+    return f"\n| {transport} (CPU s) | {cells} | ratio | per CPU s |\n|{'---|' * (len(names) + 3)}"
 
 
 def _row(
@@ -114,9 +115,16 @@ def _row(
     medians = {name: statistics.median(values) for name, values in rates.items()}
     peers = [value for name, value in medians.items() if name in _PEERS]
     ratio = f"{medians[OURS] / max(peers):.2f}" if peers and OURS in medians else ""
+    worth = {
+        name: value / max(statistics.median(cpu[name]), 0.01) for name, value in medians.items()
+    }
+    most = [value for name, value in worth.items() if name in _PEERS]
+    per_cpu = f"{worth[OURS] / max(most):.2f}" if most and OURS in worth else ""
     target = f" (≥ {workload.target:.1f})" if workload.target else ""
     cells = [f"{medians[name]:,.0f} ({statistics.median(cpu[name]):.2f})" for name in medians]
-    return f"| {workload.name}, {workload.unit} | {' | '.join(cells)} | {ratio}{target} |"
+    return (
+        f"| {workload.name}, {workload.unit} | {' | '.join(cells)} | {ratio}{target} | {per_cpu} |"
+    )
 
 
 if __name__ == "__main__":
