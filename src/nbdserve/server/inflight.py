@@ -96,9 +96,13 @@ class InFlight:
             return
         self.count += 1
         self._bytes += request.length
-        if not self._device.write_nowait(
-            request.offset, payload, fua=fua, done=functools.partial(self._written, request)
-        ):
+        done = functools.partial(self._written, request)
+        try:
+            begun = self._device.write_nowait(request.offset, payload, fua=fua, done=done)
+        except Exception as exc:  # noqa: BLE001 -- MemoryError, of a disk in memory
+            done(exc)
+            return
+        if not begun:
             self.count -= 1
             self._bytes -= request.length
             self.start(request)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gated_device import GatedDevice
-from nbdserve.protocol.constants import Command
+from nbdserve.protocol.constants import Command, WireError
 from nbdserve.protocol.messages import ReplyMode, Request
 from nbdserve.protocol.replies import replies_for
 from nbdserve.server.inflight import InFlight
@@ -89,3 +89,15 @@ async def test_what_ends_at_once_is_taken_with_its_batch(make):
     assert not in_flight.is_idle
     await turns_until(lambda: in_flight.is_idle)
     assert [len(group) for group in answers] == [1]
+
+
+async def test_a_write_that_cannot_even_begin_is_answered(make):
+    class Full(MemorySource):
+        def write_nowait(self, offset, data, *, fua, done):
+            raise MemoryError
+
+    in_flight, answers = make(Full(MemoryParams(size=1 << 20)))
+    in_flight.write(Request(0, Command.WRITE, 1, 0, 8, memoryview(bytes(8))))
+    await turns_until(lambda: in_flight.is_idle)
+    ((answer,),) = answers
+    assert int.from_bytes(answer[4:8], "big") == WireError.ENOMEM
