@@ -29,9 +29,14 @@ class Patience:
         self._misses = 0
         self._turns = 0
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other connection received anything since this one last did."""
+        return Patience._latest is self
+
     def tries(self) -> int:
         """Return how often to try the socket again now that something was received and served."""
-        alone, Patience._latest = Patience._latest is self, self
+        alone, Patience._latest = self.is_alone, self
         if not alone or self._cores < 2:
             return 0
         if self._misses < _MISSES:

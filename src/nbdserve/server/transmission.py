@@ -12,8 +12,8 @@ is served, and only as long as it pays.
 
 Bounds: what `InFlight` admits is under way; nothing is started while more than `_HIGH_WATER` bytes
 wait for the client to read them; and while requests wait to be started nothing more is received.
-A turn of the loop serves at most one slab or `_TURN_REQUESTS`, so that one deep queue does
-not keep other connections waiting.
+A turn of the loop serves at most one slab or `_TURN_REQUESTS`, and of hot reads less while others
+are served too, so that one deep queue does not keep other connections waiting.
 """
 
 import asyncio
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 _HIGH_WATER = 2 << 20
 _TURN_REQUESTS = 128
+_SHARED_TURN = 128 << 10  # bytes of hot reads, while other connections are served too
 _TURN_PIECES = 8  # of a long payload; a client can send some 200 KiB of it at once
 _LARGE = 64 << 10  # from here on sendfile costs less than a copy
 
@@ -214,6 +215,7 @@ class Transmission:
         batch: list[bytes | memoryview] = []
         slab, used = self._slabs[-1] if self._slabs else None, self._used
         filled = 0
+        most = slabs.SLAB_SIZE if self._patience.is_alone else _SHARED_TURN
         left = _TURN_REQUESTS
         in_flight.gather()
         while queue and left:
@@ -230,7 +232,7 @@ class Transmission:
             ):
                 self._start(request, batch)
                 continue
-            if filled and filled + length > slabs.SLAB_SIZE:  # a slab a turn
+            if filled and filled + length > most:
                 queue.appendleft(request)
                 break
             if length >= _LARGE and self._send_from_file(request, batch):

@@ -22,6 +22,14 @@ def test_connections_served_in_turn_do_not_wait():
     assert not any(patience.tries() for _ in range(8) for patience in (one, other))
 
 
+def test_a_connection_is_alone_until_another_is_served():
+    one, other = Patience(), Patience()
+    one.tries()
+    assert one.is_alone
+    other.tries()
+    assert not one.is_alone
+
+
 def test_misses_use_it_up_and_it_is_tried_again_now_and_then():
     patience = Patience()
     patience.tries()
