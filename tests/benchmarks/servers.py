@@ -115,11 +115,11 @@ CONTENDERS = {
     "nbdkit": Contender(_nbdkit),
     "qemu-nbd": Contender(_qemu_nbd),
     "nbd-server": Contender(_nbd_server, "disk", forks=True),
-    # not in the table unless asked for by --servers
+    # not in the table unless asked for by --servers; read-only, for the first locks the file
     "workers": Contender(_nbdserve("--workers", "2", "--read-only")),
-    "slice": Contender(_nbdserve("--layer", "slice")),
+    "slice": Contender(_nbdserve("--read-only", "--layer", "slice")),
     "cow": Contender(_nbdserve("--layer", "cow")),
-    "cache": Contender(_nbdserve("--layer", "cache:size=2G")),
+    "cache": Contender(_nbdserve("--read-only", "--layer", "cache:size=2G")),
     "xz": Contender(_nbdserve_xz),
 }
 
