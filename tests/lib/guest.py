@@ -7,9 +7,10 @@ busybox initramfs that mounts the disk it was booted from, prints a marker and p
 import gzip
 import os
 import shutil
-import struct
 import subprocess
 from pathlib import Path
+
+from grub import install_grub
 
 __all__ = ["MARKER", "bootable_image"]
 
@@ -18,7 +19,6 @@ MARKER = "GUEST-MARKER the disk it booted from is readable"
 _SECTOR = 512
 _PARTITION = 2048  # first sector of the partition, as every partitioning tool has it
 _CORE = 1  # GRUB's core image follows the boot sector
-_GRUB = Path("/usr/lib/grub/i386-pc")
 _MODULES = ("virtio_pci", "virtio_blk")
 
 _INIT = """#!/bin/sh
@@ -140,10 +140,7 @@ def _modules(kernel: Path) -> list[Path]:
 
 
 def _install_grub(disk: Path, tree: Path) -> None:
-    """Put GRUB into the gap, by hand what grub-bios-setup does on a device it can probe.
-
-    Offsets: GRUB's boot.S (kernel sector 0x5c, drive check 0x66) and diskboot.S (block list 0x1f4).
-    """
+    """Put GRUB into the gap before the first partition."""
     config = tree / "early.cfg"
     config.write_text("set root=(hd0,msdos1)\nset prefix=(hd0,msdos1)/\nconfigfile /grub.cfg\n")
     core_path = tree / "core.img"
@@ -152,20 +149,7 @@ def _install_grub(disk: Path, tree: Path) -> None:
          "biosdisk", "part_msdos", "ext2", "linux", "serial", "terminal", "configfile", "normal"],
         check=True,
     )  # fmt: skip
-    core = bytearray(core_path.read_bytes())
-    core += bytes(-len(core) % _SECTOR)
-    assert len(core) < (_PARTITION - _CORE) * _SECTOR
-    boot = bytearray((_GRUB / "boot.img").read_bytes())
-    struct.pack_into("<Q", boot, 0x5C, _CORE)
-    struct.pack_into("<H", boot, 0x66, 0x9090)  # trust the drive number, as for a hard disk
-    struct.pack_into("<QHH", core, 0x1F4, _CORE + 1, len(core) // _SECTOR - 1, 0x820)
-    descriptor = os.open(disk, os.O_RDWR)
-    try:
-        boot[0x1B8:_SECTOR] = os.pread(descriptor, _SECTOR, 0)[0x1B8:]  # the partition table stays
-        os.pwrite(descriptor, boot, 0)
-        os.pwrite(descriptor, core, _CORE * _SECTOR)
-    finally:
-        os.close(descriptor)
+    install_grub(disk, core_path.read_bytes(), at=_CORE, room=_PARTITION - _CORE)
 
 
 def _fill(path: Path, size: int) -> None:
