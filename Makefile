@@ -9,8 +9,8 @@ INSTALLED := $(VENV)/.installed
 OTHERS := 3.12 3.13
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-others lint types docs docs-check bench bench-mix \
-	bench-micro clean
+.PHONY: help demo test test-others lint types docs docs-check bench bench-mix bench-micro \
+	bench-remote clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -63,6 +63,11 @@ bench-micro: $(INSTALLED) ## the parts of the hot path one by one, compared with
 		-W ignore::pytest_benchmark.logger.PytestBenchmarkWarning --benchmark-autosave \
 		--benchmark-storage=build/benchmarks --benchmark-compare \
 		--benchmark-columns=min,median,iqr,rounds --benchmark-sort=name $(BENCH_ARGS)
+
+bench-remote: ## the remote job beside nbdkit, curl and qemu, near and far; as root
+	@.ci/need-packages tests/benchmarks/debian-packages-remote.txt $(PYTHON)
+	@$(MAKE) --no-print-directory $(INSTALLED)
+	PYTHONPATH=tests/benchmarks:tests/lib $(BIN)/python -m remote $(BENCH_ARGS)
 
 clean: ## remove what was built; the environments too
 	rm -rf build .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis

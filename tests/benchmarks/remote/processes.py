@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 import signal
 import subprocess
 import time
@@ -13,6 +12,7 @@ from typing import IO
 
 __all__ = ["Usage", "finished", "running", "usage"]
 
+_LOOK = 0.1  # seconds between two looks at the memory of what runs
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PATH = f"/usr/sbin:/usr/bin:/sbin:/bin:{os.environ.get('PATH', '')}"
 
@@ -58,22 +58,28 @@ def running(
 def finished(argv: Sequence[object], *, log: Path, within: float) -> Usage:
     """Run a command to its end, and tell what it and its descendants used.
 
+    The memory is what was seen while it ran: wait4(2) tells that of this process, where it is more.
+
     Raises:
         RuntimeError: it failed, or took longer than `within` seconds.
     """
+    began = time.monotonic()
+    rss, looked = 0, began
     with running(argv, log=log) as process:
-        deadline = time.monotonic() + within
-        while time.monotonic() < deadline:
+        while True:
             pid, status, used = os.wait4(process.pid, os.WNOHANG)
             if pid:
                 process.returncode = os.waitstatus_to_exitcode(status)
                 break
+            now = time.monotonic()
+            if now > began + within:
+                raise RuntimeError(f"{argv[0]} took longer than {within:.0f} s")
+            if now > looked + _LOOK:
+                rss, looked = max(rss, usage(process.pid).rss), now
             time.sleep(0.005)
-        else:
-            raise RuntimeError(f"{argv[0]} took longer than {within:.0f} s")
     if process.returncode:
         raise RuntimeError(f"{argv[0]} failed with {process.returncode}: {_last_words(log)}")
-    return _of(used)
+    return Usage(used.ru_utime + used.ru_stime, rss)
 
 
 def usage(pid: int) -> Usage:
@@ -87,10 +93,6 @@ def usage(pid: int) -> Usage:
                 if line.startswith("VmHWM:"):
                     rss += int(line.split()[1]) * 1024
     return Usage(cpu, rss)
-
-
-def _of(used: resource.struct_rusage) -> Usage:
-    return Usage(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
 
 
 def _tree(pid: int) -> list[int]:
