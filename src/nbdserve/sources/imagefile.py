@@ -8,6 +8,7 @@ so the failure is kept: no later sync succeeds until the file is opened anew. (P
 to this in 2018; see fsync(2), "a subsequent fsync" under EIO.)
 """
 
+import contextlib
 import errno
 import os
 import threading
@@ -105,7 +106,11 @@ class ImageFile:
     def can_punch(self) -> bool:
         """Find out whether holes can be punched, behind the end, where there is nothing to lose."""
         if self._sector == 1:
+            before = os.fstat(self.fd)
             self._fallocate(_PUNCH, align_up(self.size, 1 << 20), 1 << 20)
+            # nothing was changed: a web server beside us would else tell a new version of the file
+            with contextlib.suppress(OSError):
+                os.utime(self.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
         return _PUNCH not in self._cannot
 
     def sync(self) -> None:

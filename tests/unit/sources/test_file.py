@@ -267,3 +267,13 @@ async def test_an_opening_that_is_cancelled_leaves_nothing_open(path):
         await asyncio.gather(opening, return_exceptions=True)
         assert opening.cancelled()
         assert open_descriptors() == before
+
+
+async def test_opening_a_file_for_writing_leaves_its_date(tmp_path):
+    path = tmp_path / "disk.img"
+    path.write_bytes(bytes(4096))
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    source = FileSource(FileParams(path=path))
+    await source.open(read_only=False)
+    await source.close()
+    assert path.stat().st_mtime == 1_000_000_000
