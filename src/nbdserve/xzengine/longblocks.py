@@ -20,7 +20,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from nbdserve.errors import CorruptDataError, DeviceError, NoSpaceError, SourceUnavailableError
+from nbdserve.errors import CorruptDataError, NoSpaceError, SourceUnavailableError
 from nbdserve.formats.xz import XzIndex
 from nbdserve.xzengine.intake import INTAKE, Intake
 from nbdserve.xzengine.packed import PackedBlocks
@@ -227,18 +227,16 @@ class LongBlocks:
     # Working
 
     async def _run(self, job: _Job) -> None:
-        error: DeviceError | None = None
+        error: Exception | None = SourceUnavailableError("xz: the export is being closed")
         try:
             await self._enter(job)
             await self._spill.refuse_when_nearly_full()
             while not job.unpacking.verified:
                 await job.go.wait()
                 await self._work(job)
-        except DeviceError as exc:
+            error = None
+        except Exception as exc:  # noqa: BLE001 -- it is for who waits, as of any other read
             error = exc
-        except asyncio.CancelledError:
-            error = SourceUnavailableError("xz: the export is being closed")
-            raise
         finally:
             self._finish(job, error)
 
@@ -257,13 +255,13 @@ class LongBlocks:
                 if unpacking.is_hungry:
                     try:
                         unpacking.give(await intake.take())
-                    except DeviceError as exc:
+                    except Exception as exc:  # noqa: BLE001 -- whatever a source fails with
                         self._stall(job, exc)
                         return
                 await self._turns.run(unpacking.step, urgent=bool(job.waits))
                 self._publish(job)
 
-    def _stall(self, job: _Job, exc: DeviceError) -> None:
+    def _stall(self, job: _Job, exc: Exception) -> None:
         """Tell those who wait that the fetch failed; the decoder is as good as before."""
         job.failed = True
         waits, job.waits = job.waits, set()
@@ -288,11 +286,12 @@ class LongBlocks:
         if served or not job.waits:
             self._steer()
 
-    def _finish(self, job: _Job, error: DeviceError | None) -> None:
+    def _finish(self, job: _Job, error: Exception | None) -> None:
         self._forget(job)
         if error is None:
             self._spill.complete(job.number)
             self._available.pop(job.number, None)
+            self._sinks.pop(job.number, None)
             self._on_end(job.number, None)
         elif isinstance(error, CorruptDataError):
             self._corrupt(job, error)

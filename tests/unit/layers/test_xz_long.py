@@ -190,6 +190,24 @@ async def test_a_fetch_that_fails_is_told_to_who_waits_and_tried_for_the_next(ch
     assert await made.layer.read(10, 10) == image[10:20]
 
 
+@pytest.mark.parametrize("where", ["stream", "spill"])
+async def test_whatever_else_goes_wrong_the_block_is_not_taken_for_whole(chain, monkeypatch, where):
+    image = prose(2 * MIB)
+    made = await chain(xz(image), early=MIB)
+    if where == "stream":
+        made.faults.fail("read", error=RuntimeError("a bug of a plugin"))
+    else:
+        monkeypatch.setattr(spill.Spill, "write_in", no_memory)
+    with pytest.raises((RuntimeError, MemoryError)):
+        await made.layer.read(10, 10)
+    monkeypatch.undo()
+    assert await made.layer.read(10, 10) == image[10:20]
+
+
+def no_memory(*_):
+    raise MemoryError
+
+
 async def test_zeroes_within_a_long_block_become_holes_as_they_are_found(chain):
     image = prose(MIB) + bytes(2 * MIB) + prose(MIB)
     made = await chain(xz(image), early=MIB)
