@@ -1,17 +1,20 @@
 """An xz layer over a file in memory whose reads are recorded, and can be held or failed."""
 
 import asyncio
+import binascii
 import contextlib
 import os
 import random
 import subprocess
+
+from xz.common import create_xz_header, create_xz_index_footer
 
 from nbdserve.layers.xz import XzLayer, XzParams
 from nbdserve.sources.data import DataParams, DataSource
 from nbdserve.testing.faults import FaultyDevice, RecordingDevice
 from nbdserve.threads import cpu_pool
 
-__all__ = ["Chain", "chains", "noise", "read_all", "settle", "turns", "xz"]
+__all__ = ["Chain", "chains", "noise", "read_all", "settle", "stored", "turns", "xz"]
 
 
 def xz(data, *options):
@@ -24,6 +27,24 @@ def xz(data, *options):
 def noise(size, seed=1):
     """Data that does not compress."""
     return random.Random(seed).randbytes(size)
+
+
+def stored(data, *, blocks=1, size=None):
+    """Make a stream of equal blocks of stored LZMA2 chunks: every byte of `data` is in it as it is.
+
+    `size` is what the index says of a block, if not the truth.
+    """
+    head = bytes((2, 0, 0x21, 1, 22, 0, 0, 0))  # one filter, LZMA2 with 4 MiB of dictionary
+    chunks = [data[at : at + (64 << 10)] for at in range(0, len(data), 64 << 10)]
+    body = b"".join(
+        bytes((2 if at else 1,)) + (len(chunk) - 1).to_bytes(2, "big") + chunk
+        for at, chunk in enumerate(chunks)
+    )
+    block = head + binascii.crc32(head).to_bytes(4, "little") + body + bytes(1)
+    unpadded = len(block) + 4
+    block += bytes(-len(block) % 4) + binascii.crc32(data).to_bytes(4, "little")
+    index = [(unpadded, len(data) if size is None else size)] * blocks
+    return create_xz_header(1) + block * blocks + create_xz_index_footer(1, index)
 
 
 class Chain:

@@ -110,6 +110,7 @@ class LongBlocks:
         self._on_end = on_end
         self._available: dict[int, int] = {}
         self._distrusted: set[int] = set()
+        self._sinks: dict[int, SpillSink] = {}  # of blocks begun and not whole yet
         self._jobs: dict[int, _Job] = {}  # the least recently used first
         self._ending: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -153,7 +154,7 @@ class LongBlocks:
 
     def _begin(self, number: int) -> _Job:
         block = self._index.block(number)
-        sink = SpillSink(self._spill, block.offset)
+        sink = self._sinks.setdefault(number, SpillSink(self._spill, block.offset))
         job = _Job(number, Unpacking(block, sink, memlimit=self._memlimit))
         job.task = asyncio.get_running_loop().create_task(self._run(job))
         return job

@@ -140,13 +140,12 @@ class Spill:
             self.used += length
 
     def write_in(self, offset: int, data: memoryview) -> None:
-        """Put data in at an offset of the image; blocks.
+        """Put data in at an offset of the image, for which room is reserved; blocks.
 
         Raises:
             NoSpaceError: there is no room.
         """
         assert self._file is not None, "open comes first"
-        self.reserve(len(data))
         self._file.write(offset, (data,))
 
     async def settle(self) -> None:
@@ -190,6 +189,7 @@ class Spill:
             chunk = bytes(data[at : at + _CHUNK])
             for begin, end, zero in parts(chunk, offset + at):
                 if not zero:
+                    self.reserve(end - begin)
                     self.write_in(offset + at + begin, memoryview(chunk)[begin:end])
 
     def _refuse_when_nearly_full(self, file: DataFile) -> None:

@@ -28,6 +28,10 @@ class Sink(abc.ABC):
     def store(self, at: int, data: memoryview) -> None:
         """Store data that is not zero at `at` bytes from the block's start; runs in a thread."""
 
+    @abc.abstractmethod
+    def store_zeroes(self, at: int, zeroes: memoryview) -> None:
+        """See to it that zeroes will be read at `at`; runs in a thread."""
+
 
 class MemorySink(Sink):
     """Memory for a block of `size` bytes; nothing is taken as long as all is zero."""
@@ -51,9 +55,15 @@ class MemorySink(Sink):
         self.data[at : at + len(data)] = data
         self._stored += len(data)
 
+    def store_zeroes(self, at: int, zeroes: memoryview) -> None:
+        pass  # the buffer is zeroes
+
 
 class SpillSink(Sink):
     """The spill file, which holds zeroes where nothing was stored.
+
+    One serves all attempts at a block: what an earlier one left behind, damaged maybe, is
+    overwritten, with zeroes too, and takes no more room.
 
     Args:
         spill: the file, open.
@@ -63,9 +73,18 @@ class SpillSink(Sink):
     def __init__(self, spill: Spill, offset: int) -> None:
         self._spill = spill
         self._offset = offset
+        self._reached = 0
 
     def store(self, at: int, data: memoryview) -> None:
+        end = at + len(data)
+        self._spill.reserve(max(0, end - max(at, self._reached)))
         self._spill.write_in(self._offset + at, data)
+        self._reached = max(end, self._reached)
+
+    def store_zeroes(self, at: int, zeroes: memoryview) -> None:
+        stale = min(len(zeroes), self._reached - at)
+        if stale > 0:
+            self._spill.write_in(self._offset + at, zeroes[:stale])
 
 
 class Unpacking:
@@ -143,5 +162,6 @@ class Unpacking:
         for begin, end, zero in parts(chunk, offset):
             if zero:
                 self._zeroes.append((offset + begin, offset + end))
+                self._sink.store_zeroes(at + begin, view[begin:end])
             else:
                 self._sink.store(at + begin, view[begin:end])

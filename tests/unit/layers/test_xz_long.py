@@ -11,7 +11,7 @@ import pytest
 from nbdserve.errors import CorruptDataError, DeviceError, SourceUnavailableError
 from nbdserve.extents import DATA, ZERO_HOLE
 from nbdserve.xzengine import longblocks, spill
-from xz_chain import chains, noise, read_all, settle, xz
+from xz_chain import chains, noise, read_all, settle, stored, xz
 
 MIB = 1 << 20
 
@@ -155,6 +155,48 @@ async def test_a_block_that_failed_is_not_trusted_early_again(chain, monkeypatch
     made.layer._blocks._corrupt.forget()
     with pytest.raises(CorruptDataError):
         await made.layer.read(0, 10)
+
+
+async def test_what_was_damaged_on_its_way_leaves_nothing_behind(chain, monkeypatch):
+    """Zeroes are not stored; so what an attempt left where they belong has to be overwritten."""
+    image = prose(MIB) + bytes(MIB) + prose(MIB)
+    packed = stored(image)
+    made = await chain(packed, early=MIB)
+    with monkeypatch.context() as patch:
+        patch.setattr(made.faults, "stream", damaging(made.faults.stream, len(packed) // 2))
+        with pytest.raises(CorruptDataError):
+            await made.layer.read(3 * MIB - 10, 10)
+    made.layer._blocks._corrupt.forget()
+    assert await read_all(made.layer, MIB) == image
+    await settle()
+    assert await read_all(made.layer, MIB) == image
+    assert made.layer.status()["spilled_bytes"] <= 3 * MIB, "it lies there once"
+
+
+def damaging(stream, where):
+    """Give a stream whose byte at `where` is another one."""
+
+    async def damaged(offset, length):
+        at = 0
+        async for given in stream(offset, length):
+            piece = bytearray(given)
+            if at <= where < at + len(piece):
+                piece[where - at] ^= 0x55
+            at += len(piece)
+            yield piece
+
+    return damaged
+
+
+async def test_a_block_taken_up_again_from_its_start_takes_its_room_once(chain, monkeypatch):
+    monkeypatch.setattr(longblocks, "_DECODERS", 1)
+    monkeypatch.setattr(longblocks, "_FEWEST", 1)
+    image = prose(6 * MIB)
+    made = await chain(xz(image, "--block-size=2MiB"), early=MIB, spill=6 * MIB)
+    for at in (0, 2 * MIB, 4 * MIB, MIB, 3 * MIB, 5 * MIB):
+        assert await made.layer.read(at, 50) == image[at : at + 50]
+    assert await read_all(made.layer, MIB) == image
+    assert made.layer._blocks._spill.has_room
 
 
 async def test_a_fetch_that_fails_goes_on_where_it_was(chain, monkeypatch):
