@@ -43,7 +43,7 @@ class BlockDecoder:
         self._memlimit = memlimit
         self._lzma = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=memlimit)
         self._walk = ChunkWalk()
-        self._lead = b""
+        self._lead: bytes | None = b""  # stream header that has come; None once it is dealt with
         self.received = 0
         """Packed bytes taken so far, of the block's `fetch_length`."""
         self.done = 0
@@ -87,17 +87,17 @@ class BlockDecoder:
 
     def _feed(self, packed: bytes | memoryview) -> Iterator[bytes]:
         block = self.block
-        before = self.received
         self.received += len(packed)
-        if before <= block.lead and self.received >= block.lead:
+        if self._lead is not None:
+            cut = block.lead - len(self._lead)
+            self._lead += packed[:cut]
+            packed = packed[cut:]
+            if len(self._lead) < block.lead:
+                return
             if block.lead:
-                cut = block.lead - before
-                check_header(self._lead + bytes(packed[:cut]), block.check)
-                packed = packed[cut:]
+                check_header(self._lead, block.check)
+            self._lead = None
             yield from self._decode(create_xz_header(block.check))
-        elif before < block.lead:
-            self._lead += bytes(packed)
-            return
         self._walk.feed(packed)
         yield from self._decode(packed)
         if self.received == block.fetch_length:

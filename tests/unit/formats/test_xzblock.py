@@ -60,6 +60,11 @@ def test_sizes_around_the_steps_come_out_whole(size, step):
     assert decode(lzma.compress(DATA[:size], preset=0), step=step) == DATA[:size]
 
 
+@pytest.mark.parametrize("step", range(1, 26))
+def test_the_bytes_may_come_in_pieces_of_any_size(step):
+    assert decode(lzma.compress(DATA[:1000]), step=step) == DATA[:1000]
+
+
 def test_nothing_is_verified_before_the_last_byte_has_come():
     packed = lzma.compress(DATA[:5000])
     block = index_of(packed).block(0)
