@@ -46,7 +46,10 @@ class Twins:
 
 
 def digest_of(block: XzBlock, packed: memoryview) -> bytes:
-    """Return what two blocks of the same packed bytes have in common; takes 1 ms a MiB."""
+    """Return what two blocks of the same packed bytes have in common; takes 1 ms a MiB.
+
+    What the index says of them is a part of it: where it lies, one of them is corrupt.
+    """
     found = hashlib.blake2b(packed[block.lead :], digest_size=20)
-    found.update(bytes((block.check,)))
+    found.update(b"%d %d %d" % (block.check, block.unpadded_size, block.size))
     return found.digest()

@@ -307,6 +307,17 @@ async def test_the_same_holds_for_those_that_fell_out_of_memory(chain):
     assert await made.layer.read(3 * MIB + 5, 100) == part[5:105]
 
 
+@pytest.mark.parametrize("cache", [None, 1])
+async def test_one_whose_size_in_the_index_is_a_lie_is_the_same_as_none(chain, cache):
+    part, lies = prose(MIB), MIB + 5
+    made = await chain(stored(part, blocks=2) + stored(part, blocks=2, size=lies), cache=cache)
+    assert await made.layer.read(0, MIB) == part
+    await settle()
+    for at in (2 * MIB, 3 * MIB - 5, 3 * MIB, 4 * MIB):
+        with pytest.raises(CorruptDataError):
+            await made.layer.read(at, 10)
+
+
 async def test_what_falls_out_of_memory_is_not_decoded_again(chain):
     image = prose(8 * MIB)
     made = await chain(xz(image, "--block-size=1MiB"), cache=2 * MIB)
