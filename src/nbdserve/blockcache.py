@@ -322,8 +322,9 @@ class BlockCache(Generic[K, V]):
         unfinished = flight.values is None and flight.error is None
         if flight.readers or flight.kept or not unfinished:
             return
-        # a reader that comes now begins anew: this load is about to end
+        # a reader that comes now begins anew: this load is about to end, or has this moment ended
         self._detach(flight)
+        flight.stale.update(flight.keys)
         if flight.task is None:
             self._queue.remove(flight)
             self._admit()

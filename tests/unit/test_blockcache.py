@@ -55,6 +55,31 @@ async def make():
         assert cache._flights == {}
 
 
+async def landing(cache, load):
+    """Let a load's last reader leave in the moment between its end and its landing."""
+    claim = cache.start(("a",), load, 1000)
+    (flight,) = cache._running
+    await asyncio.sleep(0)
+    assert flight.task.done()
+    assert cache.in_flight == 1
+    claim.leave()
+
+
+async def test_a_load_left_as_it_ends_is_not_kept_beside_the_next_one(make):
+    cache, loads = make(), Loads()
+    await landing(cache, loads.of("a"))
+    assert await cache.get("a", loads.of("a"), 1000) == "block a"
+    assert cache.weight == 1000 + ENTRY
+
+
+async def test_a_load_left_as_it_ends_is_not_kept_when_it_is_discarded(make):
+    cache, loads = make(), Loads()
+    await landing(cache, loads.of("a"))
+    cache.discard(["a"])
+    await settle()
+    assert cache.get_nowait("a") is None
+
+
 async def settle():
     """Let everything that can run without outside help run."""
     for _ in range(10):
