@@ -164,6 +164,15 @@ class BlockCache(Generic[K, V]):
         flight = self._flights.get(key)
         return None if flight is None else Claim(self, flight)
 
+    def join_running(self, key: K) -> Claim[K, V] | None:
+        """Claim the load that brings `key` if it has begun.
+
+        For a load that can do with another's block: if it waited for one that is still waiting
+        for room, and had that room itself, neither would end.
+        """
+        flight = self._flights.get(key)
+        return None if flight is None or flight.task is None else Claim(self, flight)
+
     def start(
         self,
         keys: Sequence[K],

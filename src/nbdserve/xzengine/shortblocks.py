@@ -7,6 +7,7 @@ Invariants: a block is in memory or the spill file only when its check was verif
 cancelled has its decoder stopped before its memory counts as free.
 """
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nbdserve.blockcache import BlockCache, Claim, Weighed
-from nbdserve.errors import CorruptDataError
+from nbdserve.errors import CorruptDataError, DeviceError
 from nbdserve.formats.xz import XzBlock, XzIndex
 from nbdserve.threads import run_cpu
 from nbdserve.xzengine.intake import INTAKE, Intake
@@ -166,12 +167,12 @@ class ShortBlocks:
         if not twin:
             return await self._unpack(block, packed)
         digest = await run_cpu(digest_of, block, packed)
-        first = self._twins.first_with(digest, block.number)
-        if first != block.number:
+        while (first := self._twins.first_with(digest, block.number)) != block.number:
             same = await self._same_as(block.number, first)
             if same is not None:
                 self.duplicates += 1
                 return same
+            self._twins.withdraw(digest, first)
         try:
             return await self._unpack(block, packed)
         except BaseException:
@@ -179,10 +180,10 @@ class ShortBlocks:
             raise
 
     async def _same_as(self, number: int, first: int) -> Weighed[Held] | None:
-        """Take a block's data from the one that has the same bytes; None if that has gone."""
-        claim = self.memory.join(first)
+        """Take a block's data from the one that has the same bytes; None if it cannot be had."""
+        claim = self.memory.join_running(first)
         if claim is not None:
-            with claim:
+            with claim, contextlib.suppress(DeviceError):
                 await claim.wait(first)
         if self._zero[first]:
             self._zero[number] = 1
@@ -190,7 +191,7 @@ class ShortBlocks:
         if self._spill.holds(first):
             self._spill.alias(number, first)
             return Weighed(_NOT_IN_MEMORY, 0)
-        held = self.memory.get_nowait(first)
+        held = self.held(first)
         if held is None or held.data is None:
             return None
         return Weighed(held, len(held.data))

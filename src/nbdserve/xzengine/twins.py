@@ -40,7 +40,7 @@ class Twins:
         return self._first.get(digest, number)
 
     def withdraw(self, digest: bytes, number: int) -> None:
-        """Say that a block could not be decoded, so that the next one with its digest is."""
+        """Say that a block cannot be had, so that the next one with its digest is decoded."""
         if self._first.get(digest) == number:
             del self._first[digest]
 

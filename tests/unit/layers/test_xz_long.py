@@ -307,6 +307,20 @@ async def test_the_same_holds_for_those_that_fell_out_of_memory(chain):
     assert await made.layer.read(3 * MIB + 5, 100) == part[5:105]
 
 
+async def test_one_does_not_wait_for_the_same_that_waits_for_room(chain):
+    part, other = prose(MIB), prose(MIB, 2)
+    packed = b"".join(lzma.compress(one, preset=0) for one in (part, other, part))
+    made = await chain(packed, cache=0, spill=0)
+    await made.layer.read(0, 10)
+    await made.layer.read(MIB, 10)  # the first falls out
+    gate = made.faults.hold("read")
+    readers = [asyncio.create_task(made.layer.read(at, 10)) for at in (2 * MIB, 0)]
+    await gate.waiting()
+    gate.release()
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(*readers) == [part[:10], part[:10]]
+
+
 @pytest.mark.parametrize("cache", [None, 1])
 async def test_one_whose_size_in_the_index_is_a_lie_is_the_same_as_none(chain, cache):
     part, lies = prose(MIB), MIB + 5
