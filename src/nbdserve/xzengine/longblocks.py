@@ -72,6 +72,7 @@ class _Job:
         self.waits: set[Wait] = set()
         self.asked = 0  # how often it was waited for
         self.wanted = 0  # the furthest anybody asked for, in bytes of the block
+        self.begun = False  # its decoder takes memory, or is about to
         self.failed = False  # its fetch failed; it goes on when it is asked for again
         self.go = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
@@ -141,6 +142,8 @@ class LongBlocks:
         job.waits.discard(wait)
         if not wait.future.cancel() and not wait.future.cancelled():
             wait.future.exception()  # told to nobody, and that is right
+        if not (job.waits or job.begun):
+            self._drop(job)
         self._steer()
 
     async def close(self) -> None:
@@ -195,15 +198,16 @@ class LongBlocks:
         return busy == 1 and not job.asked and come < job.wanted
 
     async def _enter(self, job: _Job) -> None:
-        """Wait until there is memory for one more decoder; drop one that nobody needs now."""
+        """Wait until there is memory for one more decoder; drop an idle one if this is needed."""
         while True:
             others = [other for other in self._jobs.values() if other is not job]
-            begun = [other for other in others if other.unpacking.received]
+            begun = [other for other in others if other.begun]
             taken = sum(other.unpacking.dictionary for other in begun)
             if len(begun) < _FEWEST or taken < _DECODERS:
+                job.begun = True
                 return
             idle = next((other for other in begun if not other.waits), None)
-            if idle is not None:
+            if idle is not None and job.waits:
                 self._drop(idle)
             self._changed.clear()
             await self._changed.wait()
@@ -273,6 +277,7 @@ class LongBlocks:
 
     def _publish(self, job: _Job) -> None:
         unpacking = job.unpacking
+        self._changed.set()  # how much memory it takes is known with its first bytes
         self._zeroes.add(job.number, unpacking.take_zeroes())
         settled = unpacking.settled
         if job.number in self._distrusted and not unpacking.verified:

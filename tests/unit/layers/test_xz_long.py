@@ -412,6 +412,38 @@ async def test_more_jobs_than_memory_for_decoders_take_turns(chain, monkeypatch)
     assert answers == [image[at : at + 50] for at in places]
 
 
+async def test_decoders_that_begin_at_once_are_no_more_than_memory_allows(chain, monkeypatch):
+    monkeypatch.setattr(longblocks, "_DECODERS", 1)
+    image = prose(12 * MIB)
+    made = await chain(xz(image, "--block-size=2MiB"), early=MIB)
+    gate = made.faults.hold("read")
+    readers = [asyncio.create_task(made.layer.read(at * 2 * MIB, 50)) for at in range(6)]
+    await gate.waiting(3)
+    await settle()
+    assert gate.held == 3
+    gate.release()
+    assert await asyncio.gather(*readers) == [image[at * 2 * MIB :][:50] for at in range(6)]
+
+
+async def test_readers_that_give_up_displace_no_decoder(chain, monkeypatch):
+    monkeypatch.setattr(longblocks, "_DECODERS", 1)
+    monkeypatch.setattr(longblocks, "_FEWEST", 1)
+    image = prose(8 * MIB)
+    made = await chain(xz(image, "--block-size=2MiB"), early=MIB)
+    gate = made.faults.hold("read")
+    first = asyncio.create_task(made.layer.read(0, 50))
+    await gate.waiting()
+    others = [asyncio.create_task(made.layer.read(at * 2 * MIB, 50)) for at in (1, 2, 3)]
+    await settle()
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    gate.release()
+    assert await first == image[:50]
+    await settle()
+    assert len(made.fetched) == 1
+
+
 async def test_closing_ends_what_is_under_way(chain, monkeypatch):
     made = await chain(xz(prose(2 * MIB)), early=MIB)
     Slow(made, monkeypatch)
