@@ -87,7 +87,7 @@ class XzBlocks:
         )  # fmt: skip
         self._long = LongBlocks(
             index, self._packed, spill, self._zeroes, turns,
-            memlimit=memlimit, on_end=self._long_ended,
+            memlimit=memlimit, may_begin=self._is_new_and_long, on_end=self._long_ended,
         )  # fmt: skip
         self._loaded = bytearray(index.blocks)  # 1 if a load of it was ever begun
         self._ahead: set[int] = set()  # loaded before anybody asked, and not asked for yet
@@ -243,6 +243,9 @@ class XzBlocks:
         # one that may be the same as another and is mostly zeroes is compared first
         block = self._index.block(number)
         return not (_is_thin(block) and self._short.may_be_the_same(block))
+
+    def _is_new_and_long(self, number: int) -> bool:
+        return not self._loaded[number] and self._is_long(number)
 
     def _refuse_too_large(self, number: int) -> None:
         size = self._index.block_size(number)

@@ -88,6 +88,7 @@ class LongBlocks:
         zeroes: what is learnt of zeroes.
         turns: at the cores.
         memlimit: bytes one decoder may use.
+        may_begin: tells whether a block nobody asked for is one for here.
         on_end: called with a block's number when it is verified, or with why it is corrupt.
     """
 
@@ -100,6 +101,7 @@ class LongBlocks:
         turns: Turns,
         *,
         memlimit: int,
+        may_begin: Callable[[int], bool],
         on_end: Callable[[int, CorruptDataError | None], None],
     ) -> None:
         self._index = index
@@ -108,6 +110,7 @@ class LongBlocks:
         self._zeroes = zeroes
         self._turns = turns
         self._memlimit = memlimit
+        self._may_begin = may_begin
         self._on_end = on_end
         self._available: dict[int, int] = {}
         self._distrusted: set[int] = set()
@@ -168,9 +171,9 @@ class LongBlocks:
         near_end = job.wanted > self._index.block_size(job.number) - _AHEAD
         if job.asked < _IN_ORDER or not near_end or following >= self._index.blocks:
             return
-        if following in self._jobs or self._spill.holds(following):
+        if following in self._jobs or self._available.get(following):
             return
-        if self._available.get(following) or self._index.block_size(following) < _AHEAD:
+        if self._index.block_size(following) < _AHEAD or not self._may_begin(following):
             return
         self._jobs[following] = self._begin(following)
         self._jobs[following].wanted = _AHEAD

@@ -444,6 +444,20 @@ async def test_readers_that_give_up_displace_no_decoder(chain, monkeypatch):
     assert len(made.fetched) == 1
 
 
+@pytest.mark.parametrize(("early", "begun"), [(MIB, 2), (3 * MIB, 1)])
+async def test_a_reader_in_order_has_the_next_block_begun_if_it_is_long(
+    chain, monkeypatch, early, begun
+):
+    monkeypatch.setattr(longblocks, "_AHEAD", MIB)
+    image = prose(6 * MIB)
+    packed = xz(image[: 4 * MIB]) + xz(image[4 * MIB :])
+    made = await chain(packed, early=early)
+    reads = (made.layer.read(at, MIB // 4) for at in range(0, 4 * MIB, MIB // 4))
+    await asyncio.gather(*reads)
+    await settle()
+    assert len(made.fetched) == begun
+
+
 async def test_closing_ends_what_is_under_way(chain, monkeypatch):
     made = await chain(xz(prose(2 * MIB)), early=MIB)
     Slow(made, monkeypatch)
