@@ -23,7 +23,7 @@ from nbdserve.extents import Extent, coalesce
 from nbdserve.formats.xz import XzIndex, XzLayout
 from nbdserve.params import PATH, SIZE, param
 from nbdserve.ranges import Piece
-from nbdserve.xzengine.blocks import Need, XzBlocks, arrival, leave
+from nbdserve.xzengine.blocks import Need, XzBlocks, leave
 from nbdserve.xzengine.indexing import index_of
 from nbdserve.xzengine.spill import Spill
 
@@ -243,7 +243,7 @@ class _Ahead:
     async def wait(self) -> None:
         """Wait for the piece that `next` returned."""
         piece, need = self._waiting[0]
-        await arrival(need, piece.unit)
+        await self._blocks.arrival(piece, need)
         self._pass()
 
     def leave(self) -> None:

@@ -36,7 +36,7 @@ from nbdserve.xzengine.turns import Turns
 from nbdserve.xzengine.twins import Twins
 from nbdserve.xzengine.zeroruns import ZeroRuns
 
-__all__ = ["Need", "XzBlocks", "arrival", "leave"]
+__all__ = ["Need", "XzBlocks", "leave"]
 
 log = logging.getLogger(__name__)
 
@@ -167,28 +167,43 @@ class XzBlocks:
         Raises:
             DeviceError: it cannot be fetched or decoded.
         """
-        data = None
-        if isinstance(need, Held):
-            data = need.data
-        elif isinstance(need, Claim):
-            data = (await need.wait(piece.unit)).data
-        elif need is not None:
-            try:
-                await need.wait()
-            except NoSpaceError:  # the disk is full: from now on memory has to do
-                await self._fill_from_memory(piece, view)
-                return
-        if data is not None:
-            view[:] = data[piece.start : piece.start + piece.length]
+        held = await self.arrival(piece, need)
+        if held is not None and held.data is not None:
+            view[:] = held.data[piece.start : piece.start + piece.length]
         elif self._short.is_zero(piece.unit):
             fill_zeroes(view)
-        elif not self._spill.read_nowait(self._place(piece), view):
-            await self._spill.read(self._place(piece), view)
+        else:
+            if not self._is_spilled(piece):
+                self._corrupt.refuse(piece.unit)  # it was found to be so since
+            if not self._spill.read_nowait(self._place(piece), view):
+                await self._spill.read(self._place(piece), view)
 
-    async def _fill_from_memory(self, piece: Piece, view: memoryview) -> None:
+    async def arrival(self, piece: Piece, need: Need) -> Held | None:
+        """Wait until what a piece needs is there: in memory if it is returned, else elsewhere.
+
+        Raises:
+            DeviceError: it cannot be fetched or decoded.
+        """
+        if isinstance(need, Claim):
+            return await need.wait(piece.unit)
+        if isinstance(need, Wait):
+            try:
+                await need.wait()
+            except NoSpaceError:
+                if self._spill.has_room:  # the source's own
+                    raise
+                return await self._arrival_in_memory(piece)
+            return None
+        return need
+
+    async def _arrival_in_memory(self, piece: Piece) -> Held | None:
+        """Have a block that the disk has no room for any more decoded in memory."""
         need = self.claim(piece)
         try:
-            await self.fill(piece, view, need)
+            if isinstance(need, Wait):  # another reader's, which goes on as long as it can
+                await need.wait()
+                return None
+            return await self.arrival(piece, need)
         finally:
             leave(need)
 
@@ -229,7 +244,7 @@ class XzBlocks:
         """
         need = self.claim(piece)
         try:
-            await arrival(need, piece.unit)
+            await self.arrival(piece, need)
         finally:
             leave(need)
 
@@ -306,18 +321,6 @@ class XzBlocks:
 
 def _is_thin(block: XzBlock) -> bool:
     return block.unpadded_size <= max(_THIN_AT_LEAST, block.size // _THIN)
-
-
-async def arrival(need: Need, number: int) -> None:
-    """Wait until what a piece of block `number` needs is there.
-
-    Raises:
-        DeviceError: it cannot be fetched or decoded.
-    """
-    if isinstance(need, Claim):
-        await need.wait(number)
-    elif isinstance(need, Wait):
-        await need.wait()
 
 
 def leave(need: Need) -> None:

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from nbdserve.errors import CorruptDataError, DeviceError, SourceUnavailableError
+from nbdserve.errors import CorruptDataError, DeviceError, NoSpaceError, SourceUnavailableError
 from nbdserve.extents import DATA, ZERO_HOLE
 from nbdserve.xzengine import longblocks, spill
 from xz_chain import chains, noise, read_all, settle, stored, xz
@@ -368,6 +368,23 @@ async def test_a_long_block_with_no_room_on_disk_is_decoded_in_memory(chain, cap
     made = await chain(xz(image), early=MIB, spill=2 * MIB)
     assert await made.layer.read(3 * MIB, 1000) == image[3 * MIB :][:1000]
     assert await read_all(made.layer, MIB) == image
+
+
+async def test_a_hint_is_served_in_memory_too_when_the_disk_is_full(chain):
+    image = prose(4 * MIB)
+    made = await chain(xz(image), early=MIB, spill=2 * MIB)
+    await made.layer.cache(0, 4 * MIB)
+    assert made.layer.read_into_nowait(3 * MIB, memoryview(bytearray(10)))
+
+
+async def test_a_source_that_says_it_is_full_is_an_error_told_once(chain):
+    image = prose(2 * MIB)
+    made = await chain(xz(image), early=MIB)
+    made.faults.fail("read", error=NoSpaceError("its cache is full"), times=3)
+    for _ in range(3):
+        with pytest.raises(NoSpaceError, match="its cache is full"):
+            await made.layer.read(0, 10)
+    assert await made.layer.read(0, 10) == image[:10]
 
 
 async def test_a_folder_that_is_not_there_costs_no_read(chain, tmp_path, caplog):
