@@ -227,10 +227,13 @@ class XzBlocks:
     async def look_at(self, number: int) -> None:
         """Find out whether a block is all zeroes, if it is so thin that it may well be.
 
-        Costs nothing for another block. What fails here is left to who reads the block.
+        Costs nothing for another block, and one that is too large for an answer to wait for it is
+        left alone. What fails here is left to who reads the block.
         """
         block = self._index.block(number)
         if self._loaded[number] or self._short.is_zero(number) or not _is_thin(block):
+            return
+        if not self._fits_memory(number):
             return
         with contextlib.suppress(DeviceError):
             if not await self._short.is_empty(block):
@@ -257,18 +260,22 @@ class XzBlocks:
             return False
         # one that may be the same as another and is mostly zeroes is compared first
         block = self._index.block(number)
-        return not (_is_thin(block) and self._short.may_be_the_same(block))
+        may_be_the_same = _is_thin(block) and self._short.may_be_the_same(block)
+        return not (may_be_the_same and self._fits_memory(number))
 
     def _is_new_and_long(self, number: int) -> bool:
         return not self._loaded[number] and self._is_long(number)
 
     def _refuse_too_large(self, number: int) -> None:
-        size = self._index.block_size(number)
-        if size > max(self._budget, _MOST_IN_MEMORY) and not self._is_long(number):
+        if not self._fits_memory(number) and not self._is_long(number):
+            size = self._index.block_size(number)
             raise DeviceError(
                 f"xz block {number} of {size >> 20} MiB has no room on disk to be decoded to;"
                 " make room, or name another spill-dir"
             )
+
+    def _fits_memory(self, number: int) -> bool:
+        return self._index.block_size(number) <= max(self._budget, _MOST_IN_MEMORY)
 
     def _is_spilled(self, piece: Piece) -> bool:
         number = piece.unit

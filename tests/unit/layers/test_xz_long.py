@@ -10,7 +10,7 @@ import pytest
 
 from nbdserve.errors import CorruptDataError, DeviceError, NoSpaceError, SourceUnavailableError
 from nbdserve.extents import DATA, ZERO_HOLE
-from nbdserve.xzengine import longblocks, spill
+from nbdserve.xzengine import blocks, longblocks, spill
 from xz_chain import chains, noise, read_all, settle, stored, xz
 
 MIB = 1 << 20
@@ -288,6 +288,17 @@ async def test_thin_blocks_are_known_to_be_holes_before_they_are_read(chain):
     assert len(made.fetched) == 1
     await made.layer.extents(0, 10 * MIB)
     assert made.layer.status()["blocks_same_as_another"] == 7, "each is looked at once"
+
+
+async def test_thin_blocks_larger_than_memory_are_served_from_disk(chain, monkeypatch):
+    monkeypatch.setattr(blocks, "_MOST_IN_MEMORY", 2 * MIB)
+    made = await chain(xz(bytes(8 * MIB), "--block-size=4MiB"), early=MIB, cache=MIB)
+    assert await made.layer.extents(0, 8 * MIB) == [(8 * MIB, DATA)]
+    assert made.fetched == [], "a question does not wait for that much"
+    assert await read_all(made.layer, MIB) == bytes(8 * MIB)
+    assert made.layer.status()["memory_bytes"] == 0
+    await settle()
+    assert await made.layer.extents(0, 8 * MIB) == [(8 * MIB, ZERO_HOLE)]
 
 
 async def test_blocks_of_the_same_packed_bytes_are_decoded_once(chain):
