@@ -266,7 +266,7 @@ class LongBlocks:
                     except Exception as exc:  # noqa: BLE001 -- whatever a source fails with
                         self._stall(job, exc)
                         return
-                await self._turns.run(unpacking.step, urgent=bool(job.waits))
+                await self._turns.run(unpacking.step, urgent=lambda: bool(job.waits))
                 self._publish(job)
 
     def _stall(self, job: _Job, exc: Exception) -> None:

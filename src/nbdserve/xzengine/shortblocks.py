@@ -197,21 +197,23 @@ class ShortBlocks:
         return Weighed(held, len(held.data))
 
     async def _unpack_stream(self, block: XzBlock) -> Weighed[Held]:
+        urgent = functools.partial(self._is_urgent, block.number)
         sink = MemorySink(block.size)
         unpacking = Unpacking(block, sink, memlimit=self._memlimit)
         async with Intake(self._packed.stream(block), INTAKE) as intake:
             while not unpacking.verified:
                 if unpacking.is_hungry:
                     unpacking.give(await intake.take())
-                await self._turns.run(unpacking.step, urgent=self._is_urgent(block.number))
+                await self._turns.run(unpacking.step, urgent=urgent)
         return self._keep(unpacking, sink)
 
     async def _unpack(self, block: XzBlock, packed: memoryview) -> Weighed[Held]:
+        urgent = functools.partial(self._is_urgent, block.number)
         sink = MemorySink(block.size)
         unpacking = Unpacking(block, sink, memlimit=self._memlimit)
         unpacking.give((packed,))
         while not unpacking.verified:
-            await self._turns.run(unpacking.step, urgent=self._is_urgent(block.number))
+            await self._turns.run(unpacking.step, urgent=urgent)
         return self._keep(unpacking, sink)
 
     def _keep(self, unpacking: Unpacking, sink: MemorySink) -> Weighed[Held]:

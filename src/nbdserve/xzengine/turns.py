@@ -9,8 +9,6 @@ buffers that the caller gives back then.
 
 import asyncio
 import contextlib
-import heapq
-import itertools
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -30,16 +28,20 @@ class Turns:
 
     def __init__(self, count: int) -> None:
         self._free = count
-        self._queue: list[tuple[bool, int, asyncio.Future[None]]] = []
-        self._order = itertools.count()
+        self._queue: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
-    async def run(self, step: Callable[[], T], *, urgent: bool) -> T:
+    async def run(self, step: Callable[[], T], *, urgent: Callable[[], bool]) -> T:
         """Run a step in the pool when it is its turn.
+
+        Args:
+            step: what takes a core for a while.
+            urgent: tells whether somebody waits for it; asked again whenever a core is free, for
+                a reader may come while the step waits behind others without end.
 
         Raises:
             asyncio.CancelledError: the step has not begun, or has ended.
         """
-        await self._enter(urgent=urgent)
+        await self._enter(urgent)
         try:
             begun = cpu_pool().submit(step)
             work = asyncio.wrap_future(begun)
@@ -53,12 +55,12 @@ class Turns:
         finally:
             self._leave()
 
-    async def _enter(self, *, urgent: bool) -> None:
+    async def _enter(self, urgent: Callable[[], bool]) -> None:
         if self._free:
             self._free -= 1
             return
         turn = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._queue, (not urgent, next(self._order), turn))
+        self._queue.append((urgent, turn))
         try:
             await turn
         except asyncio.CancelledError:
@@ -67,12 +69,13 @@ class Turns:
             raise
 
     def _leave(self) -> None:
-        while self._queue:
-            _, _, turn = heapq.heappop(self._queue)
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
+        self._queue = [waiting for waiting in self._queue if not waiting[1].done()]
+        if not self._queue:
+            self._free += 1
+            return
+        first = next((at for at, (urgent, _) in enumerate(self._queue) if urgent()), 0)
+        _, turn = self._queue.pop(first)
+        turn.set_result(None)
 
 
 async def _end_of(work: "asyncio.Future[T]") -> None:
