@@ -9,12 +9,13 @@ import subprocess
 
 from xz.common import create_xz_header, create_xz_index_footer
 
+from nbdserve.formats.xzindex import ReadRange, advance, read_index
 from nbdserve.layers.xz import XzLayer, XzParams
 from nbdserve.sources.data import DataParams, DataSource
 from nbdserve.testing.faults import FaultyDevice, RecordingDevice
 from nbdserve.threads import cpu_pool
 
-__all__ = ["Chain", "chains", "noise", "read_all", "settle", "stored", "turns", "xz"]
+__all__ = ["Chain", "chains", "index_of", "noise", "read_all", "settle", "stored", "turns", "xz"]
 
 
 def xz(data, *options):
@@ -29,11 +30,17 @@ def noise(size, seed=1):
     return random.Random(seed).randbytes(size)
 
 
-def stored(data, *, blocks=1, size=None):
-    """Make a stream of equal blocks of stored LZMA2 chunks: every byte of `data` is in it as it is.
+def index_of(packed):
+    """Read the index of an xz file."""
+    reader = read_index(len(packed))
+    wanted = advance(reader, None)
+    while isinstance(wanted, ReadRange):
+        wanted = advance(reader, packed[wanted.offset :][: wanted.length])
+    return wanted
 
-    `size` is what the index says of a block, if not the truth.
-    """
+
+def stored(data):
+    """Make a file of one block of stored LZMA2 chunks: every byte of `data` is in it as it is."""
     head = bytes((2, 0, 0x21, 1, 22, 0, 0, 0))  # one filter, LZMA2 with 4 MiB of dictionary
     chunks = [data[at : at + (64 << 10)] for at in range(0, len(data), 64 << 10)]
     body = b"".join(
@@ -43,8 +50,7 @@ def stored(data, *, blocks=1, size=None):
     block = head + binascii.crc32(head).to_bytes(4, "little") + body + bytes(1)
     unpadded = len(block) + 4
     block += bytes(-len(block) % 4) + binascii.crc32(data).to_bytes(4, "little")
-    index = [(unpadded, len(data) if size is None else size)] * blocks
-    return create_xz_header(1) + block * blocks + create_xz_index_footer(1, index)
+    return create_xz_header(1) + block + create_xz_index_footer(1, [(unpadded, len(data))])
 
 
 class Chain:

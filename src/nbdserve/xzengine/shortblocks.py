@@ -24,7 +24,7 @@ from nbdserve.xzengine.spill import Spill
 from nbdserve.xzengine.turns import Turns
 from nbdserve.xzengine.twins import Twins, digest_of
 from nbdserve.xzengine.unpacking import MemorySink, Unpacking
-from nbdserve.xzengine.zeroruns import ZeroRuns
+from nbdserve.xzengine.zeroruns import SHORTEST, ZeroRuns
 
 __all__ = ["Held", "ShortBlocks"]
 
@@ -223,6 +223,7 @@ class ShortBlocks:
             self._zero[number] = 1
             self._empty_shapes.add((unpacking.block.unpadded_size, unpacking.block.size))
             return Weighed(_NOT_IN_MEMORY, 0)
-        self._zeroes.forget(number)
-        self._zeroes.add(number, unpacking.take_zeroes())
+        if unpacking.block.size >= SHORTEST:
+            self._zeroes.forget(number)
+            self._zeroes.add(number, unpacking.take_zeroes())
         return Weighed(Held(sink.data), sink.weight)

@@ -8,10 +8,15 @@ packed bytes.
 import hashlib
 from collections import Counter
 from itertools import pairwise
+from typing import Final
 
 from nbdserve.formats.xz import XzBlock, XzIndex
 
 __all__ = ["Twins", "digest_of"]
+
+_KEPT: Final = (
+    1 << 16
+)  # digests, the latest used: some 10 MiB; an image may have millions of blocks
 
 
 class Twins:
@@ -24,7 +29,7 @@ class Twins:
     def __init__(self, index: XzIndex) -> None:
         sizes = (end - start for start, end in pairwise(index.starts))
         shapes = Counter(zip(index.unpadded, sizes, strict=True))
-        self._shared = {shape for shape, count in shapes.items() if count > 1}
+        self._shared = {shape for shape, count in shapes.items() if count > 1 and _pays(*shape)}
         self._first: dict[bytes, int] = {}
 
     def may_have_one(self, block: XzBlock) -> bool:
@@ -33,7 +38,11 @@ class Twins:
 
     def first_with(self, digest: bytes, number: int) -> int:
         """Return the block that first came with this digest: maybe `number` itself, now."""
-        return self._first.setdefault(digest, number)
+        first = self._first.pop(digest, number)
+        self._first[digest] = first
+        if len(self._first) > _KEPT:
+            del self._first[next(iter(self._first))]
+        return first
 
     def known(self, digest: bytes, number: int) -> int:
         """Return the block that first came with this digest, or `number` if none did."""
@@ -43,6 +52,11 @@ class Twins:
         """Say that a block cannot be had, so that the next one with its digest is decoded."""
         if self._first.get(digest) == number:
             del self._first[digest]
+
+
+def _pays(unpadded: int, size: int) -> bool:
+    """Tell whether decoding such a block costs more than comparing it does."""
+    return unpadded < size  # else all of it is stored; such blocks have all the same sizes
 
 
 def digest_of(block: XzBlock, packed: memoryview) -> bytes:

@@ -7,15 +7,7 @@ import pytest
 
 from nbdserve.errors import CorruptDataError, DeviceError
 from nbdserve.formats.xzblock import STEP, BlockDecoder
-from nbdserve.formats.xzindex import ReadRange, advance, read_index
-
-
-def index_of(packed):
-    reader = read_index(len(packed))
-    wanted = advance(reader, None)
-    while isinstance(wanted, ReadRange):
-        wanted = advance(reader, packed[wanted.offset :][: wanted.length])
-    return wanted
+from xz_chain import index_of
 
 
 def bytes_of(block, packed):

@@ -33,6 +33,12 @@ def test_a_short_run_is_left_out():
     assert extents(runs, 0, 100 * K) == [(100 * K, DATA)]
 
 
+def test_a_block_without_runs_takes_no_memory():
+    runs = ZeroRuns()
+    runs.add(0, [])
+    assert not runs._runs
+
+
 def test_what_is_added_twice_counts_once_and_what_is_forgotten_not_at_all():
     runs = ZeroRuns()
     for _ in range(2):
