@@ -69,8 +69,10 @@ class PackedBlocks:
 
     async def stream(self, block: XzBlock, at: int = 0) -> AsyncGenerator[bytes | memoryview, None]:
         """Yield a block's fetch range as it comes, from `at` bytes within it on."""
-        begin, end, start = self._aligned(block.fetch_offset + at, block.fetch_length - at)
         left = block.fetch_length - at
+        if not left:
+            return
+        begin, end, start = self._aligned(block.fetch_offset + at, left)
         self.fetches += 1
         async with aclosing(self._inner.stream(begin, end - begin)) as pieces:
             async for piece in pieces:
@@ -94,7 +96,8 @@ class PackedBlocks:
         """Return where to read from and to, and how much in front is not wanted."""
         unit = self._inner.info.block_size.minimum
         begin = align_down(offset, unit)
-        return begin, align_up(offset + length, unit), offset - begin
+        end = min(align_up(offset + length, unit), self._inner.info.size)
+        return begin, end, offset - begin
 
     def _run_of(self, number: int) -> range:
         return self._index.neighbours(number, small=_SMALL, window=_RUN)

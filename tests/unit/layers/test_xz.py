@@ -6,12 +6,13 @@ import lzma
 import os
 import struct
 import threading
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nbdserve.device import Capability
+from nbdserve.device import BlockSize, Capability
 from nbdserve.errors import CorruptDataError, DeviceError, NotSupportedError, SourceUnavailableError
 from nbdserve.extents import DATA, ZERO_HOLE
 from nbdserve.formats.xz import Check
@@ -114,6 +115,20 @@ async def test_four_readers_in_order_fetch_each_block_once(chain):
 
     assert b"".join(await asyncio.gather(*map(copy, range(4)))) == image
     assert len(made.fetched) == len(set(made.fetched)) == 32
+
+
+async def test_a_file_of_whole_blocks_only_is_read_by_those(monkeypatch):
+    image = noise(60_000)
+    packed = xz(image, "--block-size=20000") + lzma.compress(b"") + bytes(8)
+    made = Chain(packed)
+    info = replace(made.source.info, block_size=BlockSize(4096, 4096, 32 << 20))
+    monkeypatch.setattr(made.source, "_info", info)
+    await made.open()
+    assert await read_all(made.layer, 7000) == image
+    for offset, length in made.opening + made.fetched:
+        assert offset % 4096 == 0
+        assert length % 4096 == 0 or offset + length == len(packed)
+    await made.layer.close()
 
 
 async def test_tiny_neighbours_come_by_one_fetch(chain):
