@@ -7,7 +7,8 @@ order, for all readers. What a job does when nobody waits for it:
 - *It goes on* while the link is idle, that is while nobody waits for any other block either: to the
   end of the block, or, of a block over `_WHOLE`, to `_AHEAD` beyond what was asked for last.
 - *It is parked* otherwise, its decoder kept. Within `_PARK` seconds it goes on where it was; after
-  that it gives its connection back, and one more request takes it up again.
+  that, or when others are parked already, it gives its connection back, and one more request takes
+  it up again.
 - *It is dropped* when decoders of other jobs need the memory, the one longest unused first. What it
   has put into the spill file is still served; what is beyond it begins anew.
 
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 _WHOLE: Final = 512 << 20  # a longer block is not decoded to its end unasked
 _AHEAD: Final = 64 << 20
 _PARK: Final = 20.0  # seconds; web servers drop a connection that takes nothing for 60
+_PARKED: Final = 2  # jobs at once; a source has few connections, and others wait for one
 _DECODERS: Final = 160 << 20  # bytes of memory for decoders: twenty of xz -6, two of xz -9 ...
 _FEWEST: Final = 3  # ... but never fewer at once, or readers in turns would begin anew each time
 _IN_ORDER: Final = 8  # reads of a block, from which on its reader is taken to go on in the next
@@ -118,6 +120,7 @@ class LongBlocks:
         self._jobs: dict[int, _Job] = {}  # the least recently used first
         self._ending: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self._parked = 0
 
     def __contains__(self, number: int) -> bool:
         """Tell whether a block is being decoded."""
@@ -254,12 +257,8 @@ class LongBlocks:
         stream = self._packed.stream(unpacking.block, unpacking.received)
         async with Intake(stream, INTAKE) as intake:
             while not unpacking.verified:
-                if not job.go.is_set():
-                    try:
-                        async with asyncio.timeout(_PARK):
-                            await job.go.wait()
-                    except TimeoutError:
-                        return
+                if not (job.go.is_set() or await self._park(job)):
+                    return
                 if unpacking.is_hungry:
                     try:
                         unpacking.give(await intake.take())
@@ -268,6 +267,20 @@ class LongBlocks:
                         return
                 await self._turns.run(unpacking.step, urgent=lambda: bool(job.waits))
                 self._publish(job)
+
+    async def _park(self, job: _Job) -> bool:
+        """Wait until the job may go on; tell whether it may, or gives its connection back."""
+        if self._parked == _PARKED:
+            return False
+        self._parked += 1
+        try:
+            async with asyncio.timeout(_PARK):
+                await job.go.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._parked -= 1
+        return True
 
     def _stall(self, job: _Job, exc: Exception) -> None:
         """Tell those who wait that the fetch failed; the decoder is as good as before."""

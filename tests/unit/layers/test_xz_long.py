@@ -426,6 +426,34 @@ async def test_a_parked_job_gives_its_connection_back_and_is_taken_up_again(chai
     assert made.layer.status()["blocks_decoded"] == 0, "its end was not asked for"
 
 
+async def test_few_jobs_are_parked_with_their_connections(chain, monkeypatch):
+    """The http source has eight: with all of them parked, a ninth block would wait for 20 s."""
+    monkeypatch.setattr(longblocks, "INTAKE", 4096)
+    image = prose(24 * MIB)
+    made = await chain(xz(image, "--block-size=4MiB"), early=MIB)
+    inner, connections = made.faults.stream, []
+
+    async def stream(offset, length):
+        connections.append(offset)
+        try:
+            async for piece in inner(offset, length):
+                for at in range(0, len(piece), 4096):
+                    yield piece[at : at + 4096]
+        finally:
+            connections.remove(offset)
+
+    monkeypatch.setattr(made.faults, "stream", stream)
+    gate = made.faults.hold("read", offset=made.layer._index.block(0).packed_offset)
+    waiting = asyncio.create_task(made.layer.read(0, 10))
+    await gate.waiting()
+    for number in range(1, 6):
+        assert await made.layer.read(number * 4 * MIB, 10) == image[number * 4 * MIB :][:10]
+    await settle()
+    assert len(connections) == 1 + longblocks._PARKED
+    gate.release()
+    assert await waiting == image[:10]
+
+
 async def test_a_job_goes_on_to_the_end_while_nobody_waits(chain):
     image = prose(4 * MIB)
     made = await chain(xz(image), early=MIB)
