@@ -12,6 +12,7 @@ from contextlib import aclosing
 from typing import Final, Self
 
 from nbdserve.errors import SourceUnavailableError
+from nbdserve.xzengine.turns import end_of
 
 __all__ = ["INTAKE", "Intake"]
 
@@ -45,9 +46,7 @@ class Intake:
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
-        await asyncio.wait((self._task,))
-        if not self._task.cancelled():
-            self._task.exception()
+        await end_of(self._task)
 
     async def take(self) -> list[bytes | memoryview]:
         """Wait for bytes and take all that lie there.

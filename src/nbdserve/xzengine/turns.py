@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from nbdserve.threads import cpu_pool
 
-__all__ = ["Turns"]
+__all__ = ["Turns", "end_of"]
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class Turns:
                 await asyncio.wait((work,))
             except asyncio.CancelledError:
                 if not begun.cancel():  # it is running
-                    await _end_of(work)
+                    await end_of(work)
                 raise
             return work.result()
         finally:
@@ -78,9 +78,10 @@ class Turns:
         turn.set_result(None)
 
 
-async def _end_of(work: "asyncio.Future[T]") -> None:
-    """Wait for the end of a step, whatever comes of it."""
+async def end_of(work: "asyncio.Future[T]") -> None:
+    """Wait for the end of something, whatever comes of it and however often that is cancelled."""
     while not work.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait((work,))
-    work.exception()
+    if not work.cancelled():
+        work.exception()

@@ -66,3 +66,31 @@ async def test_leaving_early_closes_the_stream():
         await intake.take()
     assert stream.closed
     assert stream.given < 10
+
+
+async def test_it_is_not_left_before_the_stream_is_closed_however_often_that_is_cancelled():
+    closing, closed = asyncio.Event(), asyncio.Event()
+
+    async def stream():
+        try:
+            while True:
+                yield b"ab"
+        finally:
+            closing.set()
+            await closed.wait()
+
+    async def take():
+        async with Intake(stream(), 4) as intake:
+            await intake.take()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(take())
+    await turns()
+    task.cancel()
+    await closing.wait()
+    task.cancel()
+    await turns()
+    assert not task.done()
+    closed.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
