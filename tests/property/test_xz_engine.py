@@ -175,8 +175,9 @@ class Trial:
             assert sent == self.image[offset : offset + length], (offset, length)
 
     async def sweep(self, layer, offset, length):
-        for at in range(offset, len(self.image), length):
-            await self.read(layer, at, min(length, len(self.image) - at))
+        step = max(length, len(self.image) // 30)  # a cache of 0 decodes a block anew for each
+        for at in range(offset, len(self.image), step):
+            await self.read(layer, at, min(step, len(self.image) - at))
 
     async def work(self, count):
         """Do so many things at once, give some up, and wait for the others."""
@@ -270,17 +271,17 @@ async def checked(seed, odd, *, noise):
 
 
 # Seeds and not hypothesis: threads take part, so no failure would come again for it to shrink.
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(15))
 async def test_a_sound_source_is_served_right(seed):
     await checked(seed, lambda source: Odd(source, seed), noise=2)
 
 
-@pytest.mark.parametrize("seed", range(20, 40))
+@pytest.mark.parametrize("seed", range(15, 30))
 async def test_a_source_that_breaks_costs_errors_and_no_wrong_bytes(seed):
     await checked(seed, lambda source: Odd(source, seed, breaks=0.02), noise=2)
 
 
-@pytest.mark.parametrize("seed", range(40, 60))
+@pytest.mark.parametrize("seed", range(30, 45))
 async def test_damage_on_the_way_costs_errors_and_no_wrong_bytes(seed):
     """Without stored chunks, of which a bit may be served wrong before the block's check."""
     await checked(seed, lambda source: Odd(source, seed, damages=0.02), noise=0)
