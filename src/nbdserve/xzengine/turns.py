@@ -8,7 +8,6 @@ buffers that the caller gives back then.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -79,9 +78,18 @@ class Turns:
 
 
 async def end_of(work: "asyncio.Future[T]") -> None:
-    """Wait for the end of something, whatever comes of it and however often that is cancelled."""
+    """Wait for the end of something, whatever comes of it and however often that is cancelled.
+
+    Raises:
+        asyncio.CancelledError: it was cancelled meanwhile; the end has come all the same.
+    """
+    cancelled: asyncio.CancelledError | None = None
     while not work.done():
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await asyncio.wait((work,))
+        except asyncio.CancelledError as exc:
+            cancelled = exc
     if not work.cancelled():
         work.exception()
+    if cancelled is not None:
+        raise cancelled

@@ -94,3 +94,30 @@ async def test_it_is_not_left_before_the_stream_is_closed_however_often_that_is_
     closed.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_who_is_cancelled_while_it_closes_is_cancelled():
+    """Else a job that parks while its export is closed would go on, and never be asked again."""
+    closing, go = asyncio.Event(), asyncio.Event()
+
+    async def stream():
+        try:
+            while True:
+                yield b"ab"
+        finally:
+            closing.set()
+            await go.wait()
+
+    async def leave():
+        async with Intake(stream(), 1) as intake:
+            await intake.take()
+        return "went on"
+
+    task = asyncio.create_task(leave())
+    await closing.wait()
+    task.cancel()
+    await turns()
+    assert not task.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
