@@ -91,7 +91,7 @@ class XzBlocks:
         )  # fmt: skip
         self._loaded = bytearray(index.blocks)  # 1 if a load of it was ever begun
         self._ahead: set[int] = set()  # loaded before anybody asked, and not asked for yet
-        self._order = Order()
+        self._order = Order(index.blocks, self._is_empty)
         self._corrupt = CorruptBlocks()
         self._long_decoded = 0
 
@@ -294,9 +294,8 @@ class XzBlocks:
             return
         self._ahead = {ahead for ahead in self._ahead if ahead in self._short.memory}
         room = self._budget // 3 - sum(map(self._short.cost, self._ahead))
-        for following in range(number + 1, min(number + 1 + self._cores, self._index.blocks)):
-            size = self._index.block_size(following)
-            if self._loaded[following] or size == 0 or self._is_long(following):
+        for following in self._order.after(number, self._cores):
+            if self._loaded[following] or self._is_long(following):
                 continue
             room -= self._short.cost(following)
             if room < 0 or self._short.memory.in_flight >= self._cores:
@@ -305,6 +304,9 @@ class XzBlocks:
                 return
             self._loaded[following] = 1
             self._ahead.add(following)
+
+    def _is_empty(self, number: int) -> bool:
+        return self._short.is_zero(number) or self._index.block_size(number) == 0
 
     def _is_passed(self, number: int) -> bool:
         """Tell whether a block's readers, going in order, are through with it."""

@@ -1,26 +1,53 @@
-"""Who reads block after block: told from the blocks asked for lately. Pure."""
+"""Who reads block after block: told from the blocks asked for lately. Pure.
+
+Clients skip holes, so blocks that hold nothing but zeroes do not count: the block after a hole
+follows the one before it.
+"""
 
 from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final
 
 __all__ = ["Order"]
 
 _RECENT: Final = 16  # enough to recognise four readers, each going in order
+_REACH: Final = 256  # blocks of zeroes that are looked past
 
 
 class Order:
-    """The blocks asked for last."""
+    """The blocks asked for last.
 
-    def __init__(self) -> None:
+    Args:
+        blocks: how many there are.
+        is_empty: tells of a block whether it is known to hold zeroes only.
+    """
+
+    def __init__(self, blocks: int, is_empty: Callable[[int], bool]) -> None:
+        self._blocks = blocks
+        self._is_empty = is_empty
         self._recent: deque[int] = deque(maxlen=_RECENT)
 
     def note(self, number: int) -> bool:
         """Note that a block is asked for; tell whether the two before it were, lately, as well."""
-        in_order = number - 1 in self._recent and number - 2 in self._recent
         if number not in self._recent:
             self._recent.append(number)
-        return in_order
+        before = list(islice(self._from(number, -1), 2))
+        return len(before) == 2 and all(block in self._recent for block in before)
+
+    def after(self, number: int, count: int) -> list[int]:
+        """Name the next `count` blocks, as far as there are so many near by."""
+        return list(islice(self._from(number, 1), count))
 
     def is_passed(self, number: int) -> bool:
         """Tell whether a block's readers, going in order, are through with it."""
-        return number + 1 in self._recent or number not in self._recent
+        if number not in self._recent:
+            return True
+        following = self.after(number, 1)
+        return bool(following) and following[0] in self._recent
+
+    def _from(self, number: int, step: int) -> Iterator[int]:
+        end = self._blocks if step > 0 else -1
+        for other in islice(range(number + step, end, step), _REACH):
+            if not self._is_empty(other):
+                yield other

@@ -538,3 +538,15 @@ async def test_a_nearly_full_file_system_is_left_alone(chain, monkeypatch, caplo
     await settle()
     assert made.layer.status()["spilled_bytes"] == 0
     assert "MiB left" in caplog.text
+
+
+async def test_a_reader_in_order_that_skips_holes_is_read_ahead_for(chain, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    image = b"".join(prose(MIB, seed) + bytes(3 * MIB) for seed in range(6))
+    made = await chain(xz(image, "--block-size=1MiB"))
+    await made.layer.extents(0, len(image))
+    before = len(made.fetched)
+    for part in range(3):
+        await made.layer.read(4 * MIB * part, 100)
+    await settle()
+    assert len(made.fetched) - before > 3, "the next block of data was fetched unasked"

@@ -1,0 +1,53 @@
+"""Readers that go block after block are recognised, holes or not; others are not."""
+
+import random
+
+import pytest
+
+from nbdserve.xzengine.order import Order
+
+
+def order(blocks=100, empty=()):
+    return Order(blocks, lambda number: number in empty)
+
+
+def noted(order, numbers):
+    return [order.note(number) for number in numbers]
+
+
+def test_the_third_block_in_order_is_recognised_and_those_after():
+    assert noted(order(), [4, 5, 6, 7, 6]) == [False, False, True, True, True]
+
+
+def test_holes_between_do_not_count():
+    found = order(empty={5, 6, 7, 9})
+    assert noted(found, [4, 8, 10]) == [False, False, True]
+    assert found.after(4, 3) == [8, 10, 11]
+
+
+def test_four_readers_at_once_are_each_recognised():
+    found = order()
+    for step in range(3):
+        told = noted(found, [start + step for start in (0, 20, 40, 60)])
+    assert told == [True] * 4
+
+
+def test_a_random_reader_is_not():
+    assert not any(noted(order(), random.Random(1).sample(range(0, 100, 3), 30)))
+
+
+def test_a_block_is_passed_when_its_successor_was_asked_for():
+    found = order(empty={5})
+    noted(found, [4])
+    assert not found.is_passed(4)
+    noted(found, [6])
+    assert found.is_passed(4)
+    assert not found.is_passed(6)
+    assert found.is_passed(50), "nobody reads it"
+
+
+@pytest.mark.parametrize("number", [0, 1, 98, 99])
+def test_the_ends_are_no_trouble(number):
+    found = order()
+    assert not found.note(number)
+    assert found.after(number, 5) == list(range(number + 1, min(number + 6, 100)))
