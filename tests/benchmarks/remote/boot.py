@@ -9,6 +9,9 @@ __all__ = ["DONE", "boot", "parse_reads"]
 
 DONE = b"BOOT-DONE"
 
+# An address and a router, and nothing behind it: without, systemd waits for them for two minutes.
+_NETWORK = ("-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net,romfile=")
+
 
 def boot(
     disk: str, *, log: Path, within: float, accel: str, snapshot: bool = False,
@@ -31,7 +34,7 @@ def boot(
     console.write_bytes(b"")
     argv = ["qemu-system-x86_64", "-machine", f"q35,accel={accel}",
             "-cpu", "host" if accel == "kvm" else "max", "-smp", "1", "-m", "1024",
-            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", *_NETWORK,
             "-serial", f"file:{console}", "-drive",
             f"file={disk},format=raw,if=virtio,snapshot={'on' if snapshot else 'off'}"]  # fmt: skip
     if trace is not None:
