@@ -183,7 +183,9 @@ def _mirror() -> str:
     """Return where this machine's apt has Debian from."""
     listed = _run(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"])
     found = [line for line in listed.splitlines() if "security" not in line]
-    return found[0] if found else "http://deb.debian.org/debian"
+    if not found:
+        raise RuntimeError("apt has no source of packages; run apt-get update")
+    return found[0]
 
 
 def _run(argv: list[object], text: str | None = None) -> str:
