@@ -316,6 +316,7 @@ class Transmission:
     async def _release(self) -> None:
         """Cancel and await what is under way; afterwards nothing refers to the socket."""
         self._finish()
+        self._watch()  # once more: a cancelled `run` has cancelled `_finished` itself
         self._outbox.close()
         if self._turn is not None:
             self._turn.cancel()

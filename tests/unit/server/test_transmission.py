@@ -457,3 +457,16 @@ async def test_a_range_of_4_gib_is_one_call(connect, command):
     await wire.send(request(command, 0, (1 << 32) - 1))
     assert (await result(wire))[0] == 0
     assert device.calls[0][:3] == (command.name.lower(), 0, (1 << 32) - 1)
+
+
+async def test_one_that_is_cancelled_leaves_no_watch_on_its_socket(connect):
+    """The descriptor's number goes to the next connection, whose bytes it would take."""
+    wire = await connect(GatedDevice(4096))
+    descriptor = wire.transmission._sock.fileno()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert wire.transmission._reading
+    wire.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await wire.task
+    assert not asyncio.get_running_loop().remove_reader(descriptor)
