@@ -156,8 +156,8 @@ def _run(argv: Sequence[str]) -> int:
 
 def _serve(configuration: Configuration) -> int:
     # --help and errors start without these
-    from nbdserve.server.service import serve  # noqa: PLC0415
-    from nbdserve.server.workers import run_workers  # noqa: PLC0415
+    from nbdserve.server.service import serve  # noqa: PLC0415 -- --help starts without it
+    from nbdserve.server.workers import run_workers  # noqa: PLC0415 -- --help starts without it
 
     exports, settings = configuration.exports, configuration.settings
 
