@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+SERVES := $(VENV)/.serves
 
 # The interpreters the suite also runs on, where they are found.
 OTHERS := 3.12 3.13
@@ -19,11 +20,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 	.ci/make-venv $(PYTHON) $(VENV) dev
 	@touch $@
 
+# Without what minicloud and the tests need: nothing has to be compiled.
+$(SERVES): pyproject.toml constraints.txt
+	.ci/make-venv $(PYTHON) $(VENV) ""
+	@touch $@
+
 # What is missing of Debian is asked for first and at once, python3-venv included.
 
 demo: ## serve a remote xz image and copy it back; URL=… takes one of your own
 	@.ci/need-packages docs/demo/debian-packages.txt $(PYTHON)
-	@$(MAKE) --no-print-directory $(INSTALLED)
+	@$(MAKE) --no-print-directory $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(SERVES))
 	$(BIN)/python docs/demo/demo.py $(if $(URL),'$(URL)')
 
 test: ## install what the tests need and run them all

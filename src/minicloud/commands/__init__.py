@@ -1,0 +1,11 @@
+"""The commands: each gathers, plans and applies, and returns an Outcome; none of them prints.
+
+A command is a module with
+
+    HELP = "one line, lower case"
+    CHANGES = False            # True: it also takes -n/--dry-run
+    def add_arguments(parser: argparse.ArgumentParser) -> None
+    async def run(context: Context, arguments: argparse.Namespace) -> Outcome
+
+and stands in `minicloud.cli.COMMANDS`. It is imported when it is asked for.
+"""
