@@ -36,6 +36,7 @@ _LAYERS: Mapping[str, str] = {
     "cow": "nbdserve.layers.cow:CowLayer",
     "delay": "nbdserve.layers.delay:DelayLayer",
     "error": "nbdserve.layers.error:ErrorLayer",
+    "grow": "nbdserve.layers.grow:GrowLayer",
     "log": "nbdserve.layers.log:LogLayer",
     "readahead": "nbdserve.layers.readahead:ReadaheadLayer",
     "readonly": "nbdserve.layers.readonly:ReadonlyLayer",

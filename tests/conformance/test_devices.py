@@ -132,6 +132,20 @@ def make_slice(folder, size):
     return chain(words, layer, contents=whole[5001:][:size], fill=whole, units=(CLUSTER - 5001,))
 
 
+def make_grow(folder, size):
+    held = size // 3
+    words = ["memory", str(held)]
+    whole = pattern(held)
+    layer = f"grow:size={size}"
+    return chain(words, layer, contents=whole + bytes(size - held), fill=whole, units=(held or 1,))
+
+
+def make_grow_beneath_cow(folder, size):
+    words = ["pattern", str(size // 3)]
+    contents = pattern(size // 3) + bytes(size - size // 3)
+    return chain(words, "cow:cluster=4K", f"grow:size={size}", contents=contents)
+
+
 def make_xz(folder, size):
     words = ["file", written(folder, packed(sparse(size)))]
     return chain(words, "xz", contents=sparse(size), units=(50_000,))
@@ -228,6 +242,8 @@ ROWS = {
     "layer cow, persistent": make_cow_that_persists,
     "layer delay": over_memory("delay:read=1ms"),
     "layer error": over_memory("error:rate=0"),
+    "layer grow": make_grow,
+    "layer grow beneath cow": make_grow_beneath_cow,
     "layer log over file": over_file("log"),
     "layer readahead over memory": over_memory("readahead"),
     "layer readahead, slow beneath": over_memory("readahead:size=64K", "delay:read=1ms"),
