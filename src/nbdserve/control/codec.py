@@ -37,8 +37,9 @@ __all__ = [
 ]
 
 VERSION: Final = 1
-LONGEST_REQUEST: Final = 64 << 10
-"""Bytes of a request's line: an export of many layers has a few hundred."""
+LONGEST_REQUEST: Final = 1 << 20
+"""Bytes of a request's line: an export of many layers has a few hundred, but the contents of a
+small disk (a cloud-init seed of 512 KiB) may stand in it in base64."""
 LONGEST_REPLY: Final = 64 << 20
 """Bytes of a reply's line: the status of a hundred thousand exports."""
 
