@@ -121,10 +121,14 @@ class Template:
         sha256: of the image file as downloaded, lower-case hex, or None.
         sha512: likewise.
         size: bytes the guest's disk is grown to; None is the image's own.
+        minimum_size: no disk of a guest is smaller; 0 sets no limit.
         memory: bytes.
+        minimum_memory: no guest has less; 0 sets no limit.
         vcpus: how many.
         bus: of the disk.
         network: as in `Defaults`.
+        network_model: kind of the network card.
+        cpu: as in `Defaults`.
         customize: options of `minicloud customize` to apply before the first start, in order, each
             a word and its value (`install`, `nginx`).
         user_data: cloud-init user-data: path of a file, or None for no seed unless asked for.
@@ -139,10 +143,13 @@ class Template:
     sha256: str | None = None
     sha512: str | None = None
     size: int | None = None
+    minimum_size: int = 0
     memory: int
+    minimum_memory: int = 0
     vcpus: int
     bus: Bus
     network: str
+    network_model: str = "virtio"
     cpu: str | None = None
     customize: tuple[tuple[str, str], ...] = ()
     user_data: Path | None = None
