@@ -32,7 +32,7 @@ from minicloud.errors import UsageError
 from minicloud.inventory.keys import DEFAULTS_KEYS, NBD_KEYS, NODE_KEYS, SSH_KEYS, TEMPLATE_KEYS
 from minicloud.inventory.kinds import NAME, TARGET, located
 from minicloud.inventory.tables import TableReader
-from minicloud.inventory.templates import build_template
+from minicloud.inventory.templates import build_template, has_images_here
 from minicloud.model.inventory import Defaults, Inventory, NbdService, Node, Template
 from nbdserve.params import closest
 
@@ -147,8 +147,7 @@ class _InventoryReader(TableReader):
         }
         nbd = self._nbd(tree["nbd"], nodes) if "nbd" in tree else None
         defaults = Defaults(**self.values(tree.get("defaults", {}), DEFAULTS_KEYS, "defaults"))
-        here = nbd is None or (nbd.ssh is None and nbd.socket is None)
-        templates = self._templates(tree, defaults, images_here=here)
+        templates = self._templates(tree, defaults, images_here=has_images_here(nbd))
         return Inventory(
             file=self._path, nodes=nodes, nbd=nbd, defaults=defaults, templates=templates
         )

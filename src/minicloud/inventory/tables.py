@@ -60,7 +60,7 @@ class TableReader:
         parsed = [self.parsed(known.kind, one, name, key) for one in given]
         return tuple(one for one in parsed if one is not None)
 
-    def parsed(self, kind: Kind[Any], value: Any, name: str, key: str | None) -> Any:
+    def parsed(self, kind: Kind[Any], value: Any, name: str | None, key: str | None) -> Any:
         """Read one value; None if it will not do."""
         try:
             if not isinstance(value, str | int | float | bool):

@@ -11,12 +11,17 @@ from urllib.parse import urlsplit
 from minicloud.inventory.customize import with_paths
 from minicloud.inventory.kinds import is_url, located
 from minicloud.inventory.tables import TableReader
-from minicloud.model.inventory import Defaults, Template
+from minicloud.model.inventory import Defaults, NbdService, Template
 
-__all__ = ["build_template"]
+__all__ = ["build_template", "has_images_here"]
 
 _XZ: Final = ".xz"
 _INHERITED: Final = ("memory", "vcpus", "bus", "network", "cpu")
+
+
+def has_images_here(nbd: NbdService | None) -> bool:
+    """Tell whether the export server runs on this machine, so that images' paths are its own."""
+    return nbd is None or (nbd.ssh is None and nbd.socket is None)
 
 
 def build_template(
@@ -25,7 +30,7 @@ def build_template(
     defaults: Defaults,
     *,
     reader: TableReader,
-    table: str,
+    table: str | None,
     folder: Path,
     images_here: bool,
 ) -> Template | None:
@@ -67,7 +72,12 @@ def build_template(
 
 
 def _images(
-    written: tuple[str, ...], reader: TableReader, table: str, folder: Path, *, images_here: bool
+    written: tuple[str, ...],
+    reader: TableReader,
+    table: str | None,
+    folder: Path,
+    *,
+    images_here: bool,
 ) -> tuple[str, ...]:
     if len(written) > 1 and not all(map(is_url, written)):
         reader.wrong(table, "image", "several images are mirrors of one: URLs all of them")
@@ -87,13 +97,13 @@ def _path_of(image: str) -> str:
     return urlsplit(image).path if is_url(image) else image
 
 
-def _check_kernel(made: Mapping[str, Any], reader: TableReader, table: str) -> None:
+def _check_kernel(made: Mapping[str, Any], reader: TableReader, table: str | None) -> None:
     for key in ("initrd", "cmdline"):
         if key in made and "kernel" not in made:
             reader.wrong(table, key, "goes with a kernel: name it, or leave this out")
 
 
-def _check_sizes(made: Mapping[str, Any], reader: TableReader, table: str) -> None:
+def _check_sizes(made: Mapping[str, Any], reader: TableReader, table: str | None) -> None:
     for key, least in (("size", "minimum_size"), ("memory", "minimum_memory")):
         if key in made and made[key] < made.get(least, 0):
             reader.wrong(table, key, f"is less than {least.replace('_', '-')}")
