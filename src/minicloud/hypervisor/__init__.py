@@ -1,0 +1,1 @@
+"""libvirt of one node: calls through an ssh tunnel, and the facts they give."""
