@@ -1,21 +1,153 @@
-"""The `minicloud` command: announced, not there yet."""
+"""The command line of `minicloud`, and which module carries out what.
+
+A command's module is imported when that command is asked for, so that `--help` loads neither
+asyncssh nor libvirt. Exit status: 0 all, 1 partial, 2 none or usage; 130 and 143 for a command that
+was interrupted, after it has undone what it had begun.
+"""
 
 import argparse
+import importlib
+import logging
+import os
+import re
+import signal
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Final, NoReturn
 
 from minicloud import __version__
+from minicloud.errors import MinicloudError, UsageError
+from nbdserve.errors import ConfigError
+from nbdserve.params import TIMEOUT, closest
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main", "parser"]
+
+COMMANDS: Final[Mapping[str, str]] = {
+    "status": "what each node has, uses and has free, or why it does not answer",
+    "list": "the guests of all nodes",
+}
+"""Each command's name and its line of help; its module is `minicloud.commands.NAME`."""
+
+_DESCRIPTION: Final = "Parallel libvirt over ssh, with guests whose disks are nbdserve exports."
+_NO_COMMAND: Final = re.compile(r"argument COMMAND: invalid choice: '(.*?)'")
+_INTERRUPTED: Final = 128
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises UsageError instead of printing a usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        if found := _NO_COMMAND.search(message):
+            message = f"unknown command {found[1]!r}; {closest(found[1], COMMANDS)}"
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def parser(*commands: str) -> argparse.ArgumentParser:
+    """Make the parser.
+
+    Args:
+        commands: those whose own options are wanted; the modules of others are not imported.
+    """
+    made = _Parser(prog="minicloud", description=_DESCRIPTION, allow_abbrev=False)
+    add = made.add_argument
+    add("-V", "--version", action="version", version=f"minicloud {__version__}")
+    add(
+        "-c", "--config", type=Path, metavar="FILE",
+        help="the inventory (default $MINICLOUD_CONFIG or minicloud/minicloud.toml in the user's "
+        "configuration folder)",
+    )  # fmt: skip
+    add("--ssh-config", type=Path, metavar="FILE", help="instead of ~/.ssh/config")
+    add(
+        "--from-ssh-config", metavar="PATTERN",
+        help="print a first inventory of the hosts in ssh_config that match, e.g. 'ham*', and end",
+    )  # fmt: skip
+    add("-v", "--verbose", action="count", default=0, help="log what is done; twice: all of it")
+    parts = made.add_subparsers(dest="command", metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        part = parts.add_parser(name, help=text, description=f"{text}.", allow_abbrev=False)
+        if name in commands:
+            module = _module(name)
+            module.add_arguments(part)
+            _add_common(part, changes=module.CHANGES)
+    return made
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Tell what there is; exit status 2, since nothing was done."""
-    parser = argparse.ArgumentParser(
-        prog="minicloud", description="Parallel libvirt over ssh, with guests on nbdserve exports."
+    """Run the command and exit with its status."""
+    try:
+        status = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        status = _INTERRUPTED + signal.SIGINT
+    except BrokenPipeError:
+        # the reader of our output has gone; the interpreter's last flush must not complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except (MinicloudError, ConfigError) as exc:
+        _complain(str(exc))
+        status = 2
+    except OSError as exc:
+        where = "" if exc.filename is None else f"{exc.filename}: "
+        _complain(f"{where}{exc.strerror or exc}")
+        status = 2
+    sys.exit(status)
+
+
+def _run(argv: Sequence[str]) -> int:
+    asked = next((word for word in argv if word in COMMANDS), None)
+    arguments = parser(*([asked] if asked else [])).parse_args(argv)
+    _log(arguments.verbose)
+    if arguments.from_ssh_config is not None:
+        return _first_inventory(arguments)
+    if arguments.command is None:
+        raise UsageError(f"no command is given; {closest('', COMMANDS)}; see minicloud --help")
+    from minicloud.run import run_command  # noqa: PLC0415 -- loads asyncssh and rich
+
+    return run_command(_module(arguments.command), arguments)
+
+
+def _first_inventory(arguments: argparse.Namespace) -> int:
+    from minicloud.inventory.sshconfig import inventory_from_ssh_config  # noqa: PLC0415 -- rare
+
+    sys.stdout.write(inventory_from_ssh_config(arguments.from_ssh_config, arguments.ssh_config))
+    return 0
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f"minicloud.commands.{command.replace('-', '_')}")
+
+
+def _add_common(part: argparse.ArgumentParser, *, changes: bool) -> None:
+    """Add the options that every command has."""
+    part.add_argument("--json", action="store_true", help="print one JSON document")
+    part.add_argument(
+        "--timeout", type=_seconds, metavar="TIME", help="for the whole command, e.g. 20s"
     )
-    parser.add_argument("-V", "--version", action="version", version=f"minicloud {__version__}")
-    parser.parse_args(argv)
-    print("minicloud: not there yet; see CHANGELOG.md", file=sys.stderr)  # noqa: T201 -- its voice
-    sys.exit(2)
+    part.add_argument(
+        "--node", action="append", default=[], metavar="NODE",
+        help="only this node; may be repeated",
+    )  # fmt: skip
+    if changes:
+        part.add_argument(
+            "-n", "--dry-run", action="store_true", help="change nothing, say what would be"
+        )
+
+
+def _seconds(text: str) -> float:
+    try:
+        return TIMEOUT.parse(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"{text!r} is none: {exc}") from None
+
+
+def _log(verbose: int) -> None:
+    level = {0: logging.ERROR, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    logging.basicConfig(level=level, format="%(name)s: %(message)s")
+    if verbose < 3:
+        logging.getLogger("asyncssh").setLevel(max(level, logging.WARNING))
+
+
+def _complain(message: str) -> None:
+    print(f"minicloud: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 -- its voice

@@ -128,8 +128,15 @@ class Cluster:
         Raises:
             NodeError: it cannot be had.
         """
-        node = self.node(name)
-        session = await self._sessions.get(name, lambda: self._connector.connect(node))
+        return await self.session_to(self.node(name))
+
+    async def session_to(self, node: Node) -> Session:
+        """Return the ssh connection to a machine that need not be in the inventory.
+
+        Raises:
+            NodeError: it cannot be had.
+        """
+        session = await self._sessions.get(node.name, lambda: self._connector.connect(node))
         if session.is_lost:
             raise NodeError(Reason.SSH_LOST, "the ssh connection was lost", "run it again")
         return session

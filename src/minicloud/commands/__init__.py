@@ -7,5 +7,9 @@ A command is a module with
     def add_arguments(parser: argparse.ArgumentParser) -> None
     async def run(context: Context, arguments: argparse.Namespace) -> Outcome
 
+where it may be repeated (`--watch`) also
+
+    def repeats(arguments: argparse.Namespace) -> float | None    # seconds between two runs
+
 and stands in `minicloud.cli.COMMANDS`. It is imported when it is asked for.
 """

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from minicloud.model.view import Lines, Outcome, Table, View
 
-__all__ = ["print_outcome", "printable"]
+__all__ = ["clear", "print_outcome", "printable"]
 
 _GAP: Final = "  "
 _STYLES: Final = {
@@ -44,6 +44,12 @@ def print_outcome(outcome: Outcome, *, as_json: bool, out: TextIO | None = None)
     if not as_json:
         for line in outcome.errors:
             sys.stderr.write(f"minicloud: {printable(line)}\n")
+
+
+def clear() -> None:
+    """Empty the terminal that standard output is; anything else is left as it is."""
+    if sys.stdout.isatty():
+        Console(file=sys.stdout).clear()
 
 
 def printable(text: str) -> str:

@@ -1,0 +1,89 @@
+"""The command line, as a shell sees it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from minicloud.cli import COMMANDS
+
+MINIMAL = '[nodes.one]\nhost = "127.0.0.1"\nport = 1\n'
+
+
+@pytest.fixture
+def minicloud(tmp_path):
+    """Run minicloud with an empty home."""
+
+    def run(*words, **settings):
+        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **settings}
+        return subprocess.run(
+            [sys.executable, "-m", "minicloud", *words],
+            capture_output=True, text=True, timeout=60, env=environment, stdin=subprocess.DEVNULL,
+            check=False,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def inventory(tmp_path):
+    path = tmp_path / "inventory.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself(minicloud, command):
+    done = minicloud(command, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: minicloud {command}")
+    assert all(option in done.stdout for option in ("--json", "--timeout", "--node"))
+
+
+def test_help_loads_neither_asyncssh_nor_rich():
+    code = (
+        "import sys\nfrom minicloud.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "sys.exit(bool({'asyncssh', 'libvirt', 'rich'} & set(sys.modules)))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode
+        == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["lsit"], "unknown command 'lsit'; did you mean 'list'?"),
+        (["status", "--jsn"], "unrecognized arguments: --jsn"),
+        (["status", "--timeout", "soon"], "argument --timeout: 'soon' is none"),
+        (["status", "--node", "oen"], "unknown node 'oen'; did you mean 'one'?"),
+        ([], "no command is given"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(minicloud, inventory, words, said):
+    done = minicloud(*words, MINICLOUD_CONFIG=str(inventory))
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_an_inventory_the_remedy_is_told(minicloud):
+    done = minicloud("status")
+    assert done.returncode == 2
+    assert "--from-ssh-config" in done.stderr
+
+
+def test_the_option_goes_before_the_environment(minicloud, inventory):
+    done = minicloud("-c", inventory, "status", MINICLOUD_CONFIG="/does/not/exist")
+    assert "one" in done.stdout
+
+
+def test_a_closed_pipe_is_no_traceback(minicloud, inventory):
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m minicloud -c {inventory} status | :"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
