@@ -50,9 +50,11 @@ types: $(INSTALLED) ## mypy --strict
 
 docs: $(INSTALLED) ## write docs/reference anew out of the code
 	$(BIN)/python -m nbdserve.reference docs/reference
+	$(BIN)/python -m minicloud.reference docs/reference
 
 docs-check: $(INSTALLED) ## fail if docs/reference is not what the code says
 	$(BIN)/python -m nbdserve.reference --check docs/reference
+	$(BIN)/python -m minicloud.reference --check docs/reference
 
 bench: ## against nbdkit, qemu-nbd and nbd-server; BENCH_ARGS=--help tells how to run less
 	@.ci/need-packages tests/benchmarks/debian-packages.txt $(PYTHON)

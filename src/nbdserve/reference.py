@@ -1,7 +1,8 @@
 """The reference pages, written out of the code: `python -m nbdserve.reference [--check] FOLDER`.
 
 One page a command, one for the configuration, one for each source and layer that comes with
-nbdserve. `--check` writes nothing and fails if a page is not what the code says.
+nbdserve. `--check` writes nothing and fails if a page is not what the code says. Pages that begin
+with `minicloud` are those of `minicloud.reference`, which is not imported here.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from nbdserve.registry import builtin_layers, builtin_sources, find_layer, find_
 __all__ = ["main", "pages"]
 
 _NOTE = "<!-- Written by `make docs` out of the code; change the code, not this page. -->\n\n"
+_OTHERS = "minicloud"
 _EXIT = """\
 ## Exit status
 
@@ -63,7 +65,11 @@ def _run(argv: Sequence[str]) -> int:
     arguments.add_argument("folder", type=Path)
     given = arguments.parse_args(argv)
     wanted = pages()
-    present = {path.name: path.read_text() for path in given.folder.glob("*.md")}
+    present = {
+        path.name: path.read_text()
+        for path in given.folder.glob("*.md")
+        if not path.name.startswith(_OTHERS)
+    }
     if given.check:
         stale = sorted(n for n in {*wanted, *present} if wanted.get(n) != present.get(n))
         if stale:
@@ -80,6 +86,7 @@ def _run(argv: Sequence[str]) -> int:
 def _index() -> str:
     lines = ["# Reference\n", "- [nbdserve](nbdserve.md): the daemon"]
     lines += ["- [nbdctl](nbdctl.md): its tool", "- [configuration](configuration.md): the file"]
+    lines.append("- [minicloud-inventory](minicloud-inventory.md): what minicloud works with")
     lines.append("\nSources:\n")
     lines += [_entry("source", name, find_source(name)) for name in builtin_sources()]
     lines.append("\nLayers:\n")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from minicloud.images.inspecting import check_layers
+from minicloud.inventory.reading import read_inventory
 from nbdserve import cli, nbdctl
 from nbdserve.build import resolve
 from nbdserve.config import read_configuration
@@ -16,6 +18,7 @@ from nbdserve.spec import ExportSpec, parse_layer, parse_source
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+INVENTORY = re.compile(r"^\[(nodes|nbd|defaults|templates)\b", re.MULTILINE)
 INDENTED = re.compile(r"^ {4}(nbd(?:serve|ctl) .*)$", re.MULTILINE)  # examples in help pages
 
 
@@ -82,6 +85,11 @@ def test_a_configuration_is_understood(page, text, tmp_path):
         file.write_text(text)
         for export in read_configuration(file).exports:
             resolve(export)
+    elif INVENTORY.search(text):
+        file = tmp_path / "minicloud.toml"
+        file.write_text(text)
+        for template in read_inventory(file).templates.values():
+            check_layers(template)
     else:
         assert "[project.entry-points" in text
 
@@ -89,6 +97,7 @@ def test_a_configuration_is_understood(page, text, tmp_path):
 def test_there_are_commands_and_configurations_to_look_at():
     assert len(commands()) > 25
     assert any("[[export]]" in text for _, text in blocks("toml"))
+    assert any(INVENTORY.search(text) for _, text in blocks("toml"))
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs" / "how-to").glob("*.md")), ids=name_of)

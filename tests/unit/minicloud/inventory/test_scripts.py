@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import re
 import select
+from pathlib import Path
 
 import pytest
 
@@ -225,6 +227,15 @@ def is_gone(pid):
         return bool(select.select([handle], [], [], 10)[0])
     finally:
         os.close(handle)
+
+
+async def test_the_one_in_the_how_to_is_a_template(inventory, script):
+    page = Path(__file__).parents[4] / "docs" / "how-to" / "write-an-inventory.md"
+    (text,) = re.findall(r"```sh\n(#!/bin/sh\n.*?)```", page.read_text(), re.DOTALL)
+    script(text)
+    found = await template(inventory, "t")
+    assert found.layers == ("xz",)
+    assert found.customize == (("install", "nginx"), ("update", ""))
 
 
 def test_every_key_of_a_template_can_be_asked_for():
