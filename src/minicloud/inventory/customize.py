@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from minicloud.inventory.kinds import located
+from minicloud.inventory.places import located
 from nbdserve.params import Kind, Value, closest
 
 __all__ = ["CUSTOMIZE", "OPTIONS", "Form", "with_paths"]

@@ -8,14 +8,13 @@ with "-".
 import enum
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
+from minicloud.inventory.places import NAME_PATTERN
 from minicloud.model.inventory import Bus, VirtType
 from nbdserve.errors import ConfigError
 from nbdserve.params import PORT, Kind, Value, closest
-from nbdserve.registry import builtin_layers, layer_names
 from nbdserve.spec import parse_layer
 
 __all__ = [
@@ -38,13 +37,11 @@ __all__ = [
     "VIRT_TYPE",
     "WORD",
     "is_url",
-    "located",
 ]
 
 E = TypeVar("E", bound=enum.StrEnum)
 
 _SCHEMES: Final = ("http://", "https://")
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # no colon: guests are NODE:NAME
 _MAC: Final = re.compile(r"[0-9a-f]{2}([:-])[0-9a-f]{2}(?:\1[0-9a-f]{2}){4}")
 _MULTICAST: Final = 1  # IEEE 802: the lowest bit of the first byte; no card has such an address
 _CPU: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -54,11 +51,6 @@ _NETWORK: Final = re.compile(r"(?:network|bridge):[A-Za-z0-9][A-Za-z0-9_.-]*|use
 def is_url(image: str) -> bool:
     """Tell an image on a web server from a path."""
     return image.lower().startswith(_SCHEMES)
-
-
-def located(written: str, folder: Path) -> Path:
-    """Say which file of this machine a path means: `~/` is one's own, others are the folder's."""
-    return Path.home() / written[2:] if written.startswith("~/") else folder / written
 
 
 def _text(value: Value) -> str:
@@ -162,6 +154,9 @@ def _parse_image(value: Value) -> str:
 
 
 def _parse_layer(value: Value) -> str:
+    # the registry looks for plugins, and takes a while to import for that
+    from nbdserve.registry import builtin_layers, layer_names  # noqa: PLC0415
+
     text = _text(value)
     try:
         name = parse_layer(text).name
@@ -173,8 +168,12 @@ def _parse_layer(value: Value) -> str:
     return text
 
 
-NAME: Kind[str] = Kind("NAME", _matching(_NAME, "a name of letters, digits, and inside it . _ -"))
-WORD: Kind[str] = Kind("WORD", _matching(_NAME, "a word of letters, digits, and inside it . _ -"))
+NAME: Kind[str] = Kind(
+    "NAME", _matching(NAME_PATTERN, "a name of letters, digits, and inside it . _ -")
+)
+WORD: Kind[str] = Kind(
+    "WORD", _matching(NAME_PATTERN, "a word of letters, digits, and inside it . _ -")
+)
 HOST: Kind[str] = Kind("HOST", _parse_host)
 TARGET: Kind[str] = Kind("[USER@]HOST", _parse_target)
 USER: Kind[str] = Kind("USER", _parse_user)
@@ -191,7 +190,9 @@ CPU: Kind[str] = Kind(
 NETWORK: Kind[str] = Kind(
     "NETWORK", _matching(_NETWORK, "network:NAME, bridge:NAME, user or none, e.g. network:default")
 )
-NETWORK_MODEL: Kind[str] = Kind("MODEL", _matching(_NAME, "a kind of network card, e.g. virtio"))
+NETWORK_MODEL: Kind[str] = Kind(
+    "MODEL", _matching(NAME_PATTERN, "a kind of network card, e.g. virtio")
+)
 IMAGE: Kind[str] = Kind("URL|PATH", _parse_image)
 LAYER: Kind[str] = Kind("LAYER", _parse_layer)
 SHA256: Kind[str] = Kind("HEX", _hex(64, "sha256sum"))

@@ -19,28 +19,24 @@ template is used.
 """
 
 import logging
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import platformdirs
-
 from minicloud.errors import UsageError
 from minicloud.inventory.keys import DEFAULTS_KEYS, NBD_KEYS, NODE_KEYS, SSH_KEYS, TEMPLATE_KEYS
-from minicloud.inventory.kinds import NAME, TARGET, located
+from minicloud.inventory.kinds import NAME, TARGET
+from minicloud.inventory.places import find_inventory, located
 from minicloud.inventory.tables import TableReader
 from minicloud.inventory.templates import build_template, has_images_here
 from minicloud.model.inventory import Defaults, Inventory, NbdService, Node, Template
 from nbdserve.params import closest
 
-__all__ = ["VARIABLE", "InventoryError", "find_inventory", "read_inventory", "warnings_of"]
+__all__ = ["InventoryError", "find_inventory", "read_inventory", "warnings_of"]
 
 log = logging.getLogger(__name__)
-
-VARIABLE: Final = "MINICLOUD_CONFIG"
 
 _TABLES: Final = ("nodes", "nbd", "defaults", "templates")
 _LOCAL: Final = "localhost"  # a Unix socket has no address; this one is never asked for
@@ -58,29 +54,6 @@ class InventoryError(UsageError):
         first, more = errors[0], len(errors) - 1
         text = f"{first.message} (and {more} more)" if more else first.message
         super().__init__(text, file=first.file, table=first.table, key=first.key)
-
-
-def find_inventory(given: Path | None) -> Path:
-    """Say which file is the inventory: the one given, else the environment's, else the user's.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if given is not None:
-        return given
-    named = os.environ.get(VARIABLE)
-    if named:
-        path = located(named, Path())
-        if not path.exists():
-            raise UsageError(f"there is no such inventory, but {VARIABLE} names it", file=path)
-        return path
-    usual = platformdirs.user_config_path("minicloud") / "minicloud.toml"
-    if usual.is_file():
-        return usual
-    raise UsageError(
-        f"no inventory: neither --config nor {VARIABLE} names one, and there is no {usual}; "
-        "make a first one of your ssh_config: minicloud --from-ssh-config 'PATTERN' > FILE"
-    )
 
 
 def read_inventory(path: Path, *, ssh_config: Path | None = None) -> Inventory:

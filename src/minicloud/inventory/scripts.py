@@ -21,16 +21,14 @@ from typing import Any, Final
 
 from minicloud.errors import UsageError
 from minicloud.inventory.keys import TEMPLATE_KEYS
-from minicloud.inventory.kinds import NAME, located
+from minicloud.inventory.places import scripts_beside
 from minicloud.inventory.reading import InventoryError
 from minicloud.inventory.tables import TableReader
 from minicloud.inventory.templates import build_template, has_images_here
 from minicloud.model.inventory import Inventory, Template
 from nbdserve.params import closest
 
-__all__ = ["QUESTIONS", "VARIABLE", "scripts_of", "template", "template_names"]
-
-VARIABLE: Final = "MINICLOUD_PATH"
+__all__ = ["QUESTIONS", "scripts_of", "template", "template_names"]
 
 _RENAMED: Final = {"base-image": "image", "disk-bus": "bus", "recommended-memory": "memory"}
 QUESTIONS: Final[Mapping[str, str]] = {
@@ -39,7 +37,6 @@ QUESTIONS: Final[Mapping[str, str]] = {
 }
 """Each question but `probe`, and the key of a template that its answer is."""
 
-_SUFFIX: Final = ".template"
 _UNKNOWN: Final = 2  # the exit status for "I do not know that parameter", as in mclu
 _DEADLINE: Final = 10.0  # seconds for all answers of one script
 _AT_ONCE: Final = 8  # questions; each is a process
@@ -73,24 +70,8 @@ async def template(inventory: Inventory, name: str, *, deadline: float = _DEADLI
 
 
 def scripts_of(inventory: Inventory) -> dict[str, Path]:
-    """Find the executable templates; nothing is run."""
-    folders = [] if inventory.file is None else [inventory.file.absolute().parent / "templates"]
-    folders += [located(word, Path()) for word in os.environ.get(VARIABLE, "").split(":") if word]
-    found: dict[str, Path] = {}
-    for folder in folders:
-        for path in sorted(folder.glob(f"*{_SUFFIX}")):
-            name = path.name.removesuffix(_SUFFIX)
-            if path.is_file() and _is_name(name):
-                found.setdefault(name, path.absolute())
-    return found
-
-
-def _is_name(name: str) -> bool:
-    try:
-        NAME.parse(name)
-    except ValueError:
-        return False
-    return True
+    """Find the executable templates, by name; nothing is run."""
+    return scripts_beside(inventory.file)
 
 
 def _template(inventory: Inventory, name: str, path: Path, answers: Mapping[str, str]) -> Template:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from minicloud.errors import UsageError
-from minicloud.inventory.kinds import NAME, located
+from minicloud.inventory.kinds import NAME
+from minicloud.inventory.places import located
 from nbdserve.params import closest
 
 __all__ = ["hosts_of", "inventory_from_ssh_config"]

@@ -9,7 +9,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from minicloud.inventory.customize import with_paths
-from minicloud.inventory.kinds import is_url, located
+from minicloud.inventory.kinds import is_url
+from minicloud.inventory.places import located
 from minicloud.inventory.tables import TableReader
 from minicloud.model.inventory import Defaults, NbdService, Template
 
