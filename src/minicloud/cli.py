@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Final, NoReturn
 
 from minicloud import __version__
+from minicloud.completion import complete
 from minicloud.errors import MinicloudError, UsageError
 from nbdserve.errors import ConfigError
 from nbdserve.params import TIMEOUT, closest
@@ -27,6 +28,8 @@ __all__ = ["COMMANDS", "main", "parser"]
 COMMANDS: Final[Mapping[str, str]] = {
     "status": "what each node has, uses and has free, or why it does not answer",
     "list": "the guests of all nodes",
+    "image": "the catalogue of templates, and a check of their images",
+    "completion": "print what makes a shell complete minicloud's words",
 }
 """Each command's name and its line of help; its module is `minicloud.commands.NAME`."""
 
@@ -76,6 +79,7 @@ def parser(*commands: str) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its status."""
+    complete(parser, COMMANDS)
     try:
         status = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

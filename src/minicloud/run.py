@@ -45,6 +45,10 @@ async def _carry_out(command: ModuleType, arguments: argparse.Namespace) -> int:
     """Run the command with all it needs, print what came of it; return the exit status."""
     stopped = _stopped_by(signal.SIGTERM)
     try:
+        if getattr(command, "ALONE", False):
+            outcome = await _alone(command, arguments)
+            print_outcome(outcome, as_json=arguments.json)
+            return outcome.status
         async with _context(arguments) as context:
             outcome = await _in_time(command, arguments, context)
             while (pause := _pause(command, arguments)) is not None:
@@ -59,6 +63,11 @@ async def _carry_out(command: ModuleType, arguments: argparse.Namespace) -> int:
         outcome = _failure(exc)
     print_outcome(outcome, as_json=arguments.json)
     return outcome.status
+
+
+async def _alone(command: ModuleType, arguments: argparse.Namespace) -> Outcome:
+    outcome: Outcome = await command.run(None, arguments)
+    return outcome
 
 
 def _pause(command: ModuleType, arguments: argparse.Namespace) -> float | None:

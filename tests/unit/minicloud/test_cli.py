@@ -1,5 +1,6 @@
 """The command line, as a shell sees it."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -39,6 +40,12 @@ def test_each_command_explains_itself(minicloud, command):
     assert done.returncode == 0
     assert done.stdout.startswith(f"usage: minicloud {command}")
     assert all(option in done.stdout for option in ("--json", "--timeout", "--node"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_of_itself(command):
+    module = importlib.import_module(f"minicloud.commands.{command}")
+    assert COMMANDS[command] == module.HELP
 
 
 def test_help_loads_neither_asyncssh_nor_rich():

@@ -8,6 +8,7 @@ FLOORS = [
     {"__init__", "errors", "model"},
     {"cloudconfig", "daemons", "deadline", "passwords", "tasks"},
     {"domain", "inventory", "placement", "seed"},
+    {"completion", "images"},
     {"ssh"},
     {"hypervisor"},
     {"cluster"},
@@ -15,7 +16,7 @@ FLOORS = [
     {"commands", "render"},
     {"run"},
     {"cli"},
-    {"__main__"},
+    {"__main__", "reference"},
 ]
 ALONE = {"asyncssh": "ssh", "libvirt": "hypervisor", "rich": "render", "pycdlib": "seed"}
 
