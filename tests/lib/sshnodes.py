@@ -120,12 +120,13 @@ async def _carry(reader, writer):
 
 
 @contextlib.asynccontextmanager
-async def serving(faults=None, *, port=0, **options):
+async def serving(faults=None, *, port=0, host_key=None):
     """Serve a node; gives its port."""
     faults = faults or Faults()
+    shown = host_key or key(faults.host_key)
     server = await asyncssh.create_server(
-        lambda: _Server(faults), "127.0.0.1", port, server_host_keys=[key(faults.host_key)],
-        process_factory=functools.partial(_run, faults), encoding=None, **options,
+        lambda: _Server(faults), "127.0.0.1", port, server_host_keys=[shown],
+        process_factory=functools.partial(_run, faults), encoding=None,
     )  # fmt: skip
     try:
         yield server.get_port()

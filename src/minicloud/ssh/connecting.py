@@ -195,12 +195,11 @@ class Connector:
         checks: dict[str, Any] = {
             "client_factory": lambda: greeting,
             # plain keys are left to Greeting, which can tell a new one from a changed one
-            "known_hosts": ([], authorities, revoked, [], [], [], []),
+            "known_hosts": ([], authorities, revoked if authorities else [], [], [], [], []),
         }
-        if not authorities and not options.config.get("HostKeyAlgorithms"):
-            checks["server_host_key_algs"] = _algorithms(
-                [entry.key for entry in known if not entry.marker]
-            )
+        if not options.config.get("HostKeyAlgorithms"):
+            plain = [entry.key for entry in known if not entry.marker]
+            checks["server_host_key_algs"] = _algorithms(plain, has_authority=bool(authorities))
         return greeting, checks
 
 
@@ -255,15 +254,16 @@ def _jump_node(hop: str) -> Node:
     )
 
 
-def _algorithms(known: list[asyncssh.SSHKey]) -> list[str]:
-    """Ask for the types of the known keys first, then for all others that can be judged."""
-    ours = [alg.decode() for key in known for alg in key.sig_algorithms]
-    others = [alg for alg in _PLAIN_ALGORITHMS if alg not in ours]
-    return [*dict.fromkeys(ours), *others]
+def _algorithms(known: list[asyncssh.SSHKey], *, has_authority: bool) -> list[str]:
+    """Ask for certificates where an authority is known, for the known keys' types, for the rest."""
+    certificates = [f"{alg}-cert-v01@openssh.com" for alg in _ALGORITHMS if has_authority]
+    types = {alg.decode() for key in known for alg in key.sig_algorithms}
+    first = [alg for alg in _ALGORITHMS if alg in types]
+    return [*certificates, *dict.fromkeys((*first, *_ALGORITHMS))]
 
 
-# asyncssh's own order for plain keys; certificates are asked for where an authority is known.
-_PLAIN_ALGORITHMS: Final = (
+# asyncssh's own order.
+_ALGORITHMS: Final = (
     "ssh-ed25519",
     "ecdsa-sha2-nistp521",
     "ecdsa-sha2-nistp384",

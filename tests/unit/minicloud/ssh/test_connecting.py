@@ -245,3 +245,19 @@ async def test_a_proxy_command_is_run(home, connector):
         session = await connector.connect(home.node(port))
         assert (await session.run(["true"])).status == 0
         await session.close()
+
+
+async def test_a_certificate_of_a_known_authority_is_enough(home, connector):
+    home.known.write_text("@cert-authority * " + key("authority").export_public_key().decode())
+    certificate = key("authority").generate_host_certificate(key("host"), "h", principals=())
+    async with serving(host_key=(key("host"), certificate)) as port:
+        await (await connector.connect(home.node(port))).close()
+    assert not home.own.exists()
+
+
+async def test_a_host_without_a_certificate_is_known_by_its_key_all_the_same(home, connector):
+    home.known.write_text("@cert-authority * " + key("authority").export_public_key().decode())
+    async with serving() as port:
+        home.trust(port)
+        await (await connector.connect(home.node(port))).close()
+    assert not home.own.exists()
