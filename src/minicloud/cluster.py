@@ -278,11 +278,25 @@ class Cluster:
         except NodeError as exc:
             if exc.reason not in _BY_VIRSH:
                 raise
-            facts = await facts_by_virsh(
-                session, deadline=self.patience.command, with_origin=with_origin
-            )
+            facts = await self._facts_by_virsh(session, exc, with_origin=with_origin)
             self._notes[name] = "by virsh"
             return facts
+
+    async def _facts_by_virsh(
+        self, session: Session, why: NodeError, *, with_origin: bool
+    ) -> NodeFacts:
+        try:
+            return await facts_by_virsh(
+                session, deadline=self.patience.command, with_origin=with_origin
+            )
+        except NodeError as exc:
+            if why.reason is not Reason.TOOL:
+                raise why from None  # what keeps libvirt away is what is to be mended
+            if exc.reason is not Reason.TOOL:
+                raise
+            raise NodeError(
+                Reason.TOOL, f"{why.message}, and {exc.message}", f"{why.remedy}, or {exc.remedy}"
+            ) from None
 
     async def _row(self, work: Work[T], node: Node) -> Row[T]:
         begun = time.monotonic()

@@ -32,7 +32,7 @@ _QUESTIONS: Final = {
 }
 _SECTION: Final = re.compile(rf"{_MARK}([\w-]+)=")
 _DOMAIN: Final = re.compile(r"Domain: '(.*)'")
-_HINT: Final = "install libvirt-clients on the node, or libvirt-python here"
+_HINT: Final = "install libvirt-clients on the node"
 
 
 async def facts_by_virsh(

@@ -191,7 +191,8 @@ class Session:
 
 def _short(argv: Sequence[str]) -> str:
     """Name a command in a message: its program, not what may be secret or long."""
-    return f"`{argv[0]}`" if argv else "a command"
+    words = (word for word in argv if word != "env" and "=" not in word)
+    return f"`{next(words, 'a command')}`"
 
 
 def _bytes(value: object) -> bytes:
