@@ -15,7 +15,7 @@ from typing import Final
 from minicloud.cluster import Cluster, Patience
 from minicloud.commands.context import Context, Reporter
 from minicloud.errors import MinicloudError, NodeError, StorageError, UsageError
-from minicloud.inventory.reading import find_inventory, read_inventory
+from minicloud.inventory.reading import InventoryError, find_inventory, read_inventory
 from minicloud.model.inventory import Inventory, Node
 from minicloud.model.view import Outcome
 from minicloud.render.output import clear, print_outcome
@@ -170,5 +170,7 @@ def _failure(exc: MinicloudError) -> Outcome:
         reason = str(exc.reason)
     elif isinstance(exc, StorageError):
         reason = f"storage-{exc.kind}"
-    error = {"node": None, "reason": reason, "message": str(exc), "remedy": ""}
-    return Outcome({"errors": [error]}, errors=(str(exc),), status=2)
+    # of an inventory everything that is wrong is told at once
+    texts = [str(error) for error in (exc.errors if isinstance(exc, InventoryError) else (exc,))]
+    errors = [{"node": None, "reason": reason, "message": text, "remedy": ""} for text in texts]
+    return Outcome({"errors": errors}, errors=texts, status=2)

@@ -4,6 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -94,3 +95,43 @@ def test_a_closed_pipe_is_no_traceback(minicloud, inventory):
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert "Traceback" not in done.stderr
+
+
+def test_all_that_is_wrong_with_an_inventory_is_told_a_line_each(minicloud, inventory):
+    inventory.write_text("[nodes.one]\nport = 0\n[nbd]\n")
+    done = minicloud("-c", str(inventory), "status")
+    assert done.returncode == 2
+    port, address = done.stderr.splitlines()
+    assert port.startswith(f"minicloud: {inventory}: nodes.one: port: 0 will not do")
+    assert address.startswith(f"minicloud: {inventory}: nbd: address: is missing")
+
+
+def test_the_catalogue_is_listed(minicloud, inventory):
+    inventory.write_text('[templates.debian]\nimage = "https://example.com/debian.raw.xz"\n')
+    done = minicloud("-c", str(inventory), "image", "list")
+    assert done.returncode == 0
+    assert "debian" in done.stdout
+
+
+def test_a_first_inventory_is_printed(minicloud, tmp_path):
+    (tmp_path / "ssh_config").write_text("Host ham0 ham1 spam\n")
+    done = minicloud("--ssh-config", str(tmp_path / "ssh_config"), "--from-ssh-config", "ham*")
+    assert done.returncode == 0
+    assert "[nodes.ham0]" in done.stdout
+    assert "spam" not in done.stdout
+
+
+def test_bash_completes_by_the_snippet(inventory, tmp_path):
+    inventory.write_text("[nodes.ham0]\n[nodes.ham1]\n[nodes.spam]\n")
+    asking = """
+        eval "$(minicloud completion bash)"
+        COMP_LINE="minicloud -c inventory.toml status --node h" COMP_POINT=43 COMP_TYPE=9
+        _python_argcomplete minicloud
+        echo "${COMPREPLY[@]}"
+    """
+    here = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", asking], env={"PATH": here, "HOME": str(tmp_path)}, cwd=tmp_path,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout == "ham0 ham1\n", done.stderr
