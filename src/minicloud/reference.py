@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
+from minicloud.cli import COMMANDS, parser
 from minicloud.inventory.customize import OPTIONS, Form
 from minicloud.inventory.keys import (
     DEFAULTS_KEYS,
@@ -20,12 +21,24 @@ from minicloud.inventory.keys import (
     Key,
 )
 from minicloud.inventory.scripts import QUESTIONS
+from nbdserve.reference import options_table, usage_block
 
 __all__ = ["main", "pages"]
 
 _NOTE: Final = (
     "<!-- Written by `make docs` out of the code; change the code, not this page. -->\n\n"
 )
+_EXIT: Final = """\
+## Exit status
+
+| status | meaning |
+|---|---|
+| 0 | all was done, all answered |
+| 1 | a part |
+| 2 | nothing; or what was written is wrong: usage, the inventory |
+| 130, 143 | it was interrupted (SIGINT, SIGTERM), after it had undone what it had begun |
+
+"""
 _KEYS: Final = "| key | value | meaning |\n|---|---|---|\n"
 _FORMS: Final = {
     Form.NOTHING: "",
@@ -42,7 +55,10 @@ _FORMS: Final = {
 
 def pages() -> dict[str, str]:
     """Write every page; returns file name to contents."""
-    return {"minicloud-inventory.md": _NOTE + _inventory()}
+    return {
+        "minicloud.md": _NOTE + _command(),
+        "minicloud-inventory.md": _NOTE + _inventory(),
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -69,6 +85,29 @@ def _run(argv: Sequence[str]) -> int:
         else:
             (given.folder / name).unlink()
     return 0
+
+
+def _command() -> str:
+    made = parser(*COMMANDS)
+    # no public way lists the parsers of subcommands
+    (parts,) = (a for a in made._actions if isinstance(a, argparse._SubParsersAction))  # noqa: SLF001
+    text = f"# minicloud\n\n{made.description}\n\n{usage_block(made)}{options_table(made)}{_EXIT}"
+    for name, part in parts.choices.items():
+        text += f"## minicloud {name}\n\n{part.description}\n\n{usage_block(part)}"
+        text += _arguments(part) + options_table(part)
+    return text.rstrip() + "\n"
+
+
+def _arguments(made: argparse.ArgumentParser) -> str:
+    rows = [
+        f"| `{_shown(action)}` | {action.help} |\n"
+        for action in made._get_positional_actions()  # noqa: SLF001 -- no public way lists them
+    ]
+    return f"| argument | meaning |\n|---|---|\n{''.join(rows)}\n" if rows else ""
+
+
+def _shown(action: argparse.Action) -> str:
+    return str(action.metavar or "\\|".join(action.choices or (action.dest,)))
 
 
 def _inventory() -> str:

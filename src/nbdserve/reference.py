@@ -22,7 +22,7 @@ from nbdserve.nbdctl import parser as nbdctl_parser
 from nbdserve.params import params_of
 from nbdserve.registry import builtin_layers, builtin_sources, find_layer, find_source
 
-__all__ = ["main", "pages"]
+__all__ = ["main", "options_table", "pages", "usage_block"]
 
 _NOTE = "<!-- Written by `make docs` out of the code; change the code, not this page. -->\n\n"
 _OTHERS = "minicloud"
@@ -86,6 +86,7 @@ def _run(argv: Sequence[str]) -> int:
 def _index() -> str:
     lines = ["# Reference\n", "- [nbdserve](nbdserve.md): the daemon"]
     lines += ["- [nbdctl](nbdctl.md): its tool", "- [configuration](configuration.md): the file"]
+    lines.append("- [minicloud](minicloud.md): the smallest cloud on it")
     lines.append("- [minicloud-inventory](minicloud-inventory.md): what minicloud works with")
     lines.append("\nSources:\n")
     lines += [_entry("source", name, find_source(name)) for name in builtin_sources()]
@@ -103,7 +104,7 @@ def _first_line(cls: type) -> str:
 
 
 def _command(name: str, parser: argparse.ArgumentParser) -> str:
-    return f"# {name}\n\n{parser.description}\n\n{_usage(parser)}{_options(parser)}"
+    return f"# {name}\n\n{parser.description}\n\n{usage_block(parser)}{options_table(parser)}"
 
 
 def _nbdctl() -> str:
@@ -121,16 +122,18 @@ def _subcommands(prefix: str, parser: argparse.ArgumentParser) -> str:
             continue
         for name, sub in action.choices.items():
             below = _subcommands(f"{prefix} {name}", sub)
-            text += below or f"## {prefix} {name}\n\n{_usage(sub)}{_options(sub)}"
+            text += below or f"## {prefix} {name}\n\n{usage_block(sub)}{options_table(sub)}"
     return text
 
 
-def _usage(parser: argparse.ArgumentParser) -> str:
+def usage_block(parser: argparse.ArgumentParser) -> str:
+    """Give the usage of a command as a block of Markdown."""
     usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
     return f"```\n{usage}\n```\n\n"
 
 
-def _options(parser: argparse.ArgumentParser) -> str:
+def options_table(parser: argparse.ArgumentParser) -> str:
+    """Make a table of a command's options; "" if it has none."""
     rows = []
     for action in parser._actions:  # noqa: SLF001 -- likewise for options
         if action.help in (argparse.SUPPRESS, None) or not action.option_strings:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from minicloud import cli as minicloud_cli
 from minicloud.images.inspecting import check_layers
 from minicloud.inventory.reading import read_inventory
 from nbdserve import cli, nbdctl
@@ -45,7 +46,7 @@ def commands():
     for page, text in blocks("sh", ""):
         joined = text.replace("\\\n", " ")
         if "usage" not in joined:
-            lines = re.findall(r"^nbd(?:serve|ctl) .*$", joined, re.MULTILINE)
+            lines = re.findall(r"^(?:nbdserve|nbdctl|minicloud) .*$", joined, re.MULTILINE)
             found += [(page, line) for line in lines]
     return [(name_of(page), line) for page, line in found if "…" not in line and "[" not in line]
 
@@ -59,7 +60,10 @@ def test_a_link_to_a_file_leads_somewhere(page):
 
 @pytest.mark.parametrize(("page", "line"), commands())
 def test_a_command_is_understood(page, line):
-    program, *words = shlex.split(line, comments=True)
+    program, *words = shlex.split(line.partition(" > ")[0], comments=True)
+    if program == "minicloud":
+        minicloud_cli.parser(*minicloud_cli.COMMANDS).parse_args(words)
+        return
     if program == "nbdctl":
         arguments = nbdctl.parser().parse_args(words)
         named = {"inspect": slice(None), "pack": slice(-1)}.get(arguments.command)
