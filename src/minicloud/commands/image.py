@@ -2,13 +2,15 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from minicloud.errors import MinicloudError, StorageError, UsageError
+from minicloud.commands.amounts import memory_text
+from minicloud.commands.context import Context
+from minicloud.errors import MinicloudError, NodeError, StorageError, UsageError
 from minicloud.images.catalogue import Entry, entries
-from minicloud.images.checking import Checked, Reporter, check_images
+from minicloud.images.checking import Checked, check_images
 from minicloud.images.facts import checksums_of
-from minicloud.model.inventory import Inventory, Template
+from minicloud.model.inventory import Template
 from minicloud.model.view import Outcome, Table
 from nbdserve.inspection import short_size
 
@@ -18,19 +20,6 @@ HELP: Final = "the catalogue of templates, and a check of their images"
 CHANGES: Final = False
 
 _NONE: Final = "-"
-
-
-class _Context(Protocol):
-    """What of a command's context is used here."""
-
-    @property
-    def inventory(self) -> Inventory: ...
-
-    @property
-    def report(self) -> Reporter: ...
-
-    @property
-    def timeout(self) -> float | None: ...
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-async def run(context: _Context, arguments: argparse.Namespace) -> Outcome:
+async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
     """Carry it out."""
     if arguments.action == "check" and arguments.long:
         raise UsageError("--long is of `image list`; `image check` tells all it finds")
@@ -60,8 +49,9 @@ async def run(context: _Context, arguments: argparse.Namespace) -> Outcome:
     if arguments.action == "check" or arguments.long:
         whole = arguments.action == "check" and not arguments.quick
         checked = await check_images(
-            context.inventory, templates, context.report, whole=whole, deadline=context.timeout
-        )
+            context.inventory, templates, context.report, whole=whole,
+            reach=context.cluster.session_to, deadline=context.timeout,
+        )  # fmt: skip
     if arguments.action == "list":
         return _listed(found, checked)
     return _checked(found, checked, quick=arguments.quick)
@@ -83,7 +73,7 @@ def _listed(found: Sequence[Entry], checked: Sequence[Checked]) -> Outcome:
     rows = [_row(entry, first.get(entry.name)) for entry in found]
     right = frozenset({"size", "memory", "vcpus", "file", "disk"})
     errors = [_error(entry.name, None, entry.error) for entry in found if entry.error is not None]
-    errors += [_error(row.template.name, row.image, e) for row in checked for e in row.errors]
+    errors += [_error(row.template.name, row.place, e) for row in checked for e in row.errors]
     document = {
         "templates": [_document(entry, checked) for entry in found],
         "errors": errors,
@@ -103,8 +93,8 @@ def _row(entry: Entry, checked: Checked | None) -> tuple[str, ...]:
         template.name,
         f"{template.image[0]}{more}",
         " ".join(template.layers) or _NONE,
-        _NONE if template.size is None else short_size(template.size),
-        short_size(template.memory),
+        _NONE if template.size is None else memory_text(template.size),
+        memory_text(template.memory),
         str(template.vcpus),
         " ".join(checksums_of(template)) or "none",
         *_found(checked, template),
@@ -115,8 +105,8 @@ def _found(checked: Checked | None, template: Template) -> tuple[str, str, str]:
     if checked is None or checked.facts is None:
         return _NONE, _NONE, _NONE
     disk = checked.facts.disk(template)
-    shown = _NONE if disk is None else short_size(disk)
-    return short_size(checked.facts.size), checked.facts.format, shown
+    shown = _NONE if disk is None else memory_text(disk)
+    return memory_text(checked.facts.size), checked.facts.format, shown
 
 
 def _document(entry: Entry, checked: Sequence[Checked]) -> dict[str, Any]:
@@ -142,7 +132,12 @@ def _document(entry: Entry, checked: Sequence[Checked]) -> dict[str, Any]:
 
 def _image(row: Checked) -> dict[str, Any]:
     facts = None if row.facts is None else row.facts.as_json(row.template)
-    return {"image": row.image, "found": facts, "warnings": list(row.warnings)}
+    return {
+        "image": row.image,
+        "machine": row.machine or None,
+        "found": facts,
+        "warnings": list(row.warnings),
+    }
 
 
 def _checked(found: Sequence[Entry], checked: Sequence[Checked], *, quick: bool) -> Outcome:
@@ -151,7 +146,7 @@ def _checked(found: Sequence[Entry], checked: Sequence[Checked], *, quick: bool)
     rows: list[tuple[str, ...]] = [
         (
             row.template.name,
-            row.image,
+            row.place,
             *_found(row, row.template),
             _blocks(row),
             _checksum(row, quick=quick),
@@ -161,9 +156,9 @@ def _checked(found: Sequence[Entry], checked: Sequence[Checked], *, quick: bool)
     ]
     rows += [(entry.name, *(_NONE,) * 6, "wrong") for entry in failed]
     errors = [_error(entry.name, None, entry.error) for entry in failed]
-    errors += [_error(row.template.name, row.image, e) for row in checked for e in row.errors]
+    errors += [_error(row.template.name, row.place, e) for row in checked for e in row.errors]
     warnings = [
-        f"{row.template.name}: {row.image}: {text}" for row in checked for text in row.warnings
+        f"{row.template.name}: {row.place}: {text}" for row in checked for text in row.warnings
     ]
     document = {
         "images": [
@@ -201,7 +196,11 @@ def _result(row: Checked) -> str:
 
 
 def _error(template: str, image: str | None, error: MinicloudError | None) -> dict[str, Any]:
-    reason = error.kind if isinstance(error, StorageError) else "usage"
+    reason = "usage"
+    if isinstance(error, StorageError):
+        reason = error.kind
+    elif isinstance(error, NodeError):
+        reason = str(error.reason)
     return {"template": template, "image": image, "reason": reason, "message": str(error)}
 
 

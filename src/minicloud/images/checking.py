@@ -1,16 +1,20 @@
-"""The images of templates checked, each mirror by itself: one row each, whatever happens."""
+"""The images of templates checked, each mirror by itself: one row each, whatever happens.
+
+A path is looked at on the machine of the export server; on every node where each has its own.
+"""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 from minicloud.errors import MinicloudError, StorageError, UsageError
 from minicloud.images.facts import ImageFacts, checksums_of, complaints
-from minicloud.images.inspecting import check_layers, inspect_image
+from minicloud.images.farfile import Shell
+from minicloud.images.inspecting import check_layers, inspect_far_image, inspect_image
 from minicloud.inventory.kinds import is_url
 from minicloud.inventory.templates import has_images_here
-from minicloud.model.inventory import Inventory, NbdService, Template
+from minicloud.model.inventory import Inventory, Node, Template
 
 __all__ = ["Checked", "check_images"]
 
@@ -28,6 +32,10 @@ class Reporter(Protocol):
         """Say how far the step has come."""
 
 
+Reach = Callable[[Node], Awaitable[Shell]]
+"""Gives the shell of a machine; NodeError where it does not answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checked:
     """One image of a template; `facts` are there where it could be looked at.
@@ -35,6 +43,7 @@ class Checked:
     Attributes:
         template: whose image it is.
         image: its URL or path.
+        machine: the name of the machine the path is on; "" for this one and for a URL.
         facts: what was found.
         errors: why guests cannot be made of it.
         warnings: why they will be slow.
@@ -42,9 +51,27 @@ class Checked:
 
     template: Template
     image: str
+    machine: str = ""
     facts: ImageFacts | None = None
     errors: tuple[MinicloudError, ...] = ()
-    warnings: tuple[str, ...] = field(default_factory=tuple)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where the image is, as scp writes it."""
+        return f"{self.machine}:{self.image}" if self.machine else self.image
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    template: Template
+    image: str
+    machine: Node | None
+    is_first: bool
+
+    def found(self, **found: Any) -> Checked:
+        machine = "" if self.machine is None else self.machine.name
+        return Checked(self.template, self.image, machine, **found)
 
 
 async def check_images(
@@ -53,33 +80,32 @@ async def check_images(
     report: Reporter,
     *,
     whole: bool,
+    reach: Reach,
     deadline: float | None = None,
 ) -> list[Checked]:
-    """Check every image of some templates.
+    """Check every image of some templates, on every machine it should be on.
 
     Args:
         inventory: they are of.
         templates: whose images.
         report: is told of progress.
         whole: read each file from end to end where a checksum is given.
+        reach: asked for the machines that images lie on.
         deadline: seconds for all of it; what is not done then has that error.
 
     Returns:
-        One for each image, in order.
+        One for each image and machine, in order.
     """
     free = asyncio.Semaphore(_WHOLE if whole else _AT_ONCE)
 
-    async def check(template: Template, image: str) -> Checked:
+    async def check(wanted: _Wanted) -> Checked:
         async with free:
-            found = await _check(inventory.nbd, template, image, report, whole=whole)
-        if image != template.image[0]:
-            return found  # what is wrong with the template itself is told once
-        return replace(found, errors=(*_of_template(template), *found.errors))
+            return await _check(wanted, report, reach, whole=whole)
 
-    wanted = [(template, image) for template in templates for image in template.image]
+    wanted = [one for template in templates for one in _wanted(inventory, template)]
     if not wanted:
         return []
-    tasks = [asyncio.ensure_future(check(template, image)) for template, image in wanted]
+    tasks = [asyncio.ensure_future(check(one)) for one in wanted]
     try:
         await asyncio.wait(tasks, timeout=deadline)
     finally:
@@ -88,24 +114,43 @@ async def check_images(
         await asyncio.wait(tasks)
     late = StorageError("deadline", f"not done within {deadline or 0:g} s; give it more: --timeout")
     return [
-        Checked(template, image, errors=(late,)) if task.cancelled() else task.result()
-        for task, (template, image) in zip(tasks, wanted, strict=True)
+        one.found(errors=(late,)) if task.cancelled() else task.result()
+        for task, one in zip(tasks, wanted, strict=True)
     ]
 
 
-async def _check(
-    nbd: NbdService | None, template: Template, image: str, report: Reporter, *, whole: bool
-) -> Checked:
-    if not is_url(image) and not has_images_here(nbd):
-        return Checked(template, image, errors=(_elsewhere(nbd, image),))
+def _wanted(inventory: Inventory, template: Template) -> list[_Wanted]:
+    """List what there is to look at: a path lies on the export server, or on every node."""
+    nbd = inventory.nbd
+    places: list[tuple[str, Node | None]] = []
+    for image in template.image:
+        if is_url(image) or has_images_here(nbd):
+            places.append((image, None))
+        elif nbd is not None and nbd.ssh is not None:
+            places.append((image, nbd.ssh))
+        else:
+            places += [(image, node) for node in inventory.nodes.values()]
+    return [
+        _Wanted(template, image, machine, is_first=number == 0)
+        for number, (image, machine) in enumerate(places)
+    ]
+
+
+async def _check(wanted: _Wanted, report: Reporter, reach: Reach, *, whole: bool) -> Checked:
+    template, image, machine = wanted.template, wanted.image, wanted.machine
+    # what is wrong with the template itself is told once
+    errors = _of_template(template) if wanted.is_first else []
     sums = checksums_of(template) if whole else {}
-    report.step(f"{'reading' if sums else 'looking at'} {image}")
+    report.step(f"{'reading' if sums else 'looking at'} {wanted.found().place}")
     try:
-        facts = await inspect_image(image, sums=sums, progress=report.progress)
+        if machine is None:
+            facts = await inspect_image(image, sums=sums, progress=report.progress)
+        else:
+            facts = await inspect_far_image(await reach(machine), image, sums=sums)
     except MinicloudError as exc:
-        return Checked(template, image, errors=(exc,))
-    errors = tuple(StorageError("wrong", text) for text in complaints(facts, template))
-    return Checked(template, image, facts, errors, tuple(facts.warnings))
+        return wanted.found(errors=(*errors, exc))
+    errors += [StorageError("wrong", text) for text in complaints(facts, template)]
+    return wanted.found(facts=facts, errors=tuple(errors), warnings=tuple(facts.warnings))
 
 
 def _of_template(template: Template) -> list[MinicloudError]:
@@ -118,10 +163,3 @@ def _of_template(template: Template) -> list[MinicloudError]:
     if template.user_data is not None and not template.user_data.is_file():
         found.append(StorageError("wrong", f"user-data: there is no file {template.user_data}"))
     return found
-
-
-def _elsewhere(nbd: NbdService | None, image: str) -> StorageError:
-    server = "every node" if nbd is None or nbd.ssh is None else nbd.ssh.name
-    return StorageError(
-        "elsewhere", f"it lies on {server}, not here: look at it there, nbdctl inspect {image}"
-    )

@@ -1,7 +1,8 @@
 """One image opened by nbdserve's own sources and looked at; the whole of it hashed if asked for.
 
-nbdserve reads it here as the export server will: the same requests, the same errors. Nothing is
-kept: the layers of the template are not opened, since a cache would be made on this machine.
+nbdserve reads it here as the export server will: the same requests, the same errors; a file of
+another machine is read there. Nothing is kept: the layers of the template are not opened, since a
+cache would be made on this machine.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from typing import Final
 
 from minicloud.errors import StorageError, UsageError
 from minicloud.images.facts import ImageFacts
+from minicloud.images.farfile import FarFile, Shell, far_sum
 from minicloud.inventory.kinds import is_url
 from minicloud.model.inventory import Template
 from nbdserve.build import open_chain, resolve
@@ -23,7 +25,7 @@ from nbdserve.spec import ElementSpec, ExportSpec, parse_layer
 from nbdserve.threads import run_cpu
 from nbdserve.xzengine.indexing import index_of
 
-__all__ = ["Progress", "check_layers", "inspect_image"]
+__all__ = ["Progress", "check_layers", "inspect_far_image", "inspect_image"]
 
 Progress = Callable[[int, int], None]
 """Is told how many bytes of how many are done."""
@@ -73,6 +75,27 @@ async def inspect_image(
         raise StorageError("damaged", str(exc)) from exc
     finally:
         await chain.close()
+
+
+async def inspect_far_image(shell: Shell, path: str, *, sums: Collection[str] = ()) -> ImageFacts:
+    """Look at an image that lies on another machine; its checksums are taken there.
+
+    Args:
+        shell: of the machine.
+        path: of the image, from the root.
+        sums: as for `inspect_image`.
+
+    Raises:
+        NodeError: the machine does not answer.
+        StorageError: the image is not there, or cannot be read.
+    """
+    device = FarFile(shell, path)
+    await device.open(read_only=True)
+    try:
+        facts = await _look(device, path)
+    except DeviceError as exc:
+        raise StorageError("damaged", str(exc)) from exc
+    return replace(facts, sums={name: await far_sum(shell, path, name) for name in sums})
 
 
 def _spec(image: str) -> ExportSpec:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from minicloud.cluster import Cluster, Patience
 from minicloud.commands import image
 from minicloud.errors import UsageError
 from minicloud.inventory.reading import read_inventory
 from minicloud.model.inventory import Inventory
+from sshnodes import Faults, Home, free_port, serving
 from webserver import silent, status, webserver
 
 DATA = os.urandom(1 << 20)
@@ -35,20 +37,31 @@ class Watching:
 @dataclass
 class Context:
     inventory: Inventory
+    cluster: Cluster
     report: Watching = field(default_factory=Watching)
     timeout: float | None = None
 
 
 @pytest.fixture
-def context(tmp_path):
+def home(tmp_path):
+    return Home(tmp_path)
+
+
+@pytest.fixture
+async def context(home):
     """Make a context of an inventory: `context(text)`."""
+    clusters = []
 
     def make(text, timeout=None):
-        path = tmp_path / "minicloud.toml"
+        path = home.folder / "minicloud.toml"
         path.write_text(text)
-        return Context(read_inventory(path), timeout=timeout)
+        inventory = read_inventory(path, ssh_config=home.config)
+        clusters.append(Cluster(inventory, Patience(), home.keys))
+        return Context(inventory, clusters[-1], timeout=timeout)
 
-    return make
+    yield make
+    for cluster in clusters:
+        await cluster.close()
 
 
 async def run(context, line):
@@ -77,8 +90,8 @@ async def test_the_catalogue_lists_tables_and_scripts(context, tmp_path):
     (table,) = outcome.views
     assert table.columns == ("template", "image", "layers", "size", "memory", "vcpus", "checksum")
     assert table.rows == [
-        ("a", "http://x/a.xz (+2 mirrors)", "xz", "20 GiB", "1.5 GiB", "1", "sha512"),
-        ("made", "/made.xz", "xz", "-", "1 GiB", "1", "none"),
+        ("a", "http://x/a.xz (+2 mirrors)", "xz", "20.0G", "1.5G", "1", "sha512"),
+        ("made", "/made.xz", "xz", "-", "1.0G", "1", "none"),
     ]
     assert outcome.status == 0
     assert [found["script"] for found in outcome.document["templates"]] == [None, str(path)]
@@ -121,7 +134,7 @@ async def test_the_long_list_asks_the_servers_in_vain_or_not(context):
         assert server.sent < len(packed)
     (table,) = outcome.views
     assert table.columns[-3:] == ("file", "format", "disk")
-    assert table.rows[0][-2:] == ("xz", "1 MiB")
+    assert table.rows[0][-2:] == ("xz", "1M")
     assert table.rows[1][-3:] == ("-", "-", "-")
     assert outcome.status == 1
     assert outcome.document["templates"][0]["images"][0]["found"]["disk"] == 1 << 20
@@ -135,7 +148,7 @@ async def test_a_good_image_is_read_to_its_end(context, tmp_path):
     outcome = await run(made, "check")
     (row,) = outcome.views[0].rows
     assert row == (
-        "a", f"{tmp_path}/a.raw", "1 MiB", "raw", "1 MiB", "-", "sha256 sha512 ok", "ok"
+        "a", f"{tmp_path}/a.raw", "1M", "raw", "1M", "-", "sha256 sha512 ok", "ok"
     )  # fmt: skip
     assert (outcome.status, outcome.errors) == (0, [])
     assert made.report.done == len(DATA)
@@ -206,14 +219,53 @@ async def test_what_is_wrong_with_the_template_is_told_once(context):
     assert "user-data: there is no file" in seed
 
 
-async def test_an_image_of_another_machine_is_not_looked_for_here(context):
-    outcome = await run(
-        context('[nbd]\naddress = "x"\nssh = "far"\n[templates.a]\nimage = "/a.raw"'), "check"
+def far(home, port):
+    return (
+        f'[nbd]\naddress = "x"\nssh = {{ host = "127.0.0.1", port = {port}, key = "{home.key}" }}\n'
     )
-    assert outcome.errors == [
-        "a: /a.raw: it lies on far, not here: look at it there, nbdctl inspect /a.raw"
-    ]
-    assert outcome.document["errors"][0]["reason"] == "elsewhere"
+
+
+async def test_an_image_is_looked_at_on_the_machine_of_the_exports(context, home, tmp_path):
+    packed = lzma.compress(DATA, preset=0)
+    path = tmp_path / "it's.raw.xz"
+    path.write_bytes(packed)
+    right = hashlib.sha512(packed).hexdigest()
+    faults = Faults()
+    async with serving(faults) as port:
+        made = context(f'{far(home, port)}[templates.a]\nimage = "{path}"\nsha512 = "{right}"')
+        outcome = await run(made, "check")
+        quick = await run(made, "check --quick")
+    (row,) = outcome.views[0].rows
+    assert row[1] == f"127.0.0.1:{path}"
+    assert row[3:] == ("xz", "1M", "1, up to 1 MiB", "sha512 ok", "ok")
+    assert quick.views[0].rows[0][-2:] == ("sha512 not read", "ok")
+    assert sum("sha512sum" in command for command in faults.commands) == 1
+    assert outcome.document["images"][0]["machine"] == "127.0.0.1"
+
+
+async def test_an_image_that_is_not_there_is_told_by_that_machine(context, home):
+    async with serving() as port:
+        made = context(f'{far(home, port)}[templates.a]\nimage = "/no/such.raw"')
+        outcome = await run(made, "check")
+    (line,) = outcome.errors
+    assert line.startswith("a: 127.0.0.1:/no/such.raw: stat: cannot stat")
+    assert outcome.status == 2
+
+
+async def test_every_node_with_an_nbdserve_of_its_own_is_asked(context, home, tmp_path):
+    (tmp_path / "a.raw").write_bytes(DATA)
+    login = f'host = "127.0.0.1"\nkey = "{home.key}"\nport ='
+    async with serving() as port:
+        made = context(
+            f"[nodes.on]\n{login} {port}\n[nodes.off]\n{login} {free_port()}\n"
+            f'[nbd]\nsocket = "/run/nbd.sock"\n[templates.a]\nimage = "{tmp_path}/a.raw"'
+        )
+        outcome = await run(made, "check")
+    on, off = outcome.views[0].rows
+    assert (on[1], on[-1]) == (f"on:{tmp_path}/a.raw", "ok")
+    assert (off[1], off[-1]) == (f"off:{tmp_path}/a.raw", "wrong")
+    assert outcome.document["errors"][0]["reason"] == "refused"
+    assert outcome.status == 1
 
 
 async def test_what_is_not_done_in_time_is_told(context):
