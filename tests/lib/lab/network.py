@@ -102,8 +102,7 @@ class Hub(Namespace):
 
     def unplug(self, number: int) -> None:
         """Take the cable away, if there is one, and what the hub knew of who was there."""
-        if self._has(number):
-            self.ip(f"link del v{number}")
+        self._succeeds("ip", "link", "del", f"v{number}")
         self._forget(number)
 
     def cut(self, number: int) -> None:
@@ -125,14 +124,10 @@ class Hub(Namespace):
 
     def heal(self, number: int) -> None:
         """Undo `cut`, `blackhole` and `slow`."""
-        if not self._has(number):
-            return
-        self.ip(f"link set v{number} master br0 up")
+        if not self._succeeds("ip", "link", "set", f"v{number}", "master", "br0", "up"):
+            return  # it goes with its node, some time after that is off
         self._forget(number)
         self._succeeds("tc", "qdisc", "del", "dev", f"v{number}", "root")  # if it was slow
-
-    def _has(self, number: int) -> bool:
-        return self._succeeds("ip", "link", "show", f"v{number}")
 
     def _succeeds(self, *words: str) -> bool:
         done = subprocess.run(self.argv(words), capture_output=True, check=False)
