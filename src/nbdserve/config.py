@@ -37,6 +37,7 @@ from nbdserve.params import (
     Value,
     choice,
     closest,
+    shown,
 )
 from nbdserve.settings import DEFAULT_PORT, ServerSettings, TcpListener, UnixListener
 from nbdserve.spec import WIRE_TEXT, ElementSpec, ExportSpec
@@ -208,7 +209,7 @@ class _Reader:
                 raise ValueError(f"a {kind.name}")  # noqa: TRY301, TRY004 -- told like any other
             return kind.parse(value)
         except ValueError as exc:
-            self._wrong(table, key, f"{value!r} will not do: {exc}")
+            self._wrong(table, key, f"{shown(value)} will not do: {exc}")
             return None
 
     # The export tables

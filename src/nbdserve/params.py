@@ -42,6 +42,7 @@ __all__ = [
     "param",
     "params_from",
     "params_of",
+    "shown",
 ]
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ Value = str | int | float | bool
 Given = Sequence[tuple[str, Value]]
 """Keys and values in the order written; a key may come more than once."""
 
+_LONGEST_SHOWN = 100
 _METADATA = "nbdserve"
 _REQUIRED: Any = object()
 
@@ -160,7 +162,7 @@ def params_from(cls: type[T], given: Given, *, element: str, file: Path | None =
             parsed = found.kind.parse(value)
         except ValueError as exc:
             raise ConfigError(
-                f"{value!r} will not do: {exc}", file=file, table=element, key=found.key
+                f"{shown(value)} will not do: {exc}", file=file, table=element, key=found.key
             ) from None
         if found.many:
             values[found.field] = (*values.get(found.field, ()), parsed)
@@ -189,6 +191,12 @@ def _declared(
     raise ConfigError(
         f"unknown key {written!r}; {closest(written, declared)}", file=file, table=element
     )
+
+
+def shown(value: object) -> str:
+    """Write a value as a message has it: one of half a megabyte would drown the rest."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def closest(written: str, known: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from nbdserve.params import (
     param,
     params_from,
     params_of,
+    shown,
 )
 
 
@@ -160,3 +161,11 @@ def test_the_closest_word_is_named_or_all_of_them():
     assert closest("sise", ["size", "offset"]) == "did you mean 'size'? (known: offset, size)"
     assert closest("zzz", ["size"]) == "known: size"
     assert closest("zzz", []) == "it takes none"
+
+
+def test_a_long_value_is_told_by_its_beginning():
+    assert shown("short") == "'short'"
+    told = shown("x" * 700_000)
+    assert told.startswith("'xxx")
+    assert told.endswith("…")
+    assert len(told) < 200

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from nbdserve.control.messages import CommandError, FailureKind
-from nbdserve.params import Kind, closest
+from nbdserve.params import Kind, closest, shown
 
 __all__ = ["Arguments", "Report"]
 
@@ -52,5 +52,5 @@ class Arguments:
             return kind.parse(value)
         except ValueError as exc:
             raise CommandError(
-                FailureKind.ARGUMENT, f"{name} {value!r} will not do: {exc}"
+                FailureKind.ARGUMENT, f"{name} {shown(value)} will not do: {exc}"
             ) from None
