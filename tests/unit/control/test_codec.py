@@ -1,5 +1,6 @@
 """The control protocol's lines, both ways, whole, split and broken."""
 
+import base64
 import json
 
 import pytest
@@ -141,3 +142,11 @@ def test_a_line_may_be_as_long_as_is_said_and_no_longer():
 def test_a_request_is_bounded_well_above_what_is_needed():
     many = {"export": {"name": "x" * 4096, "layers": [{"type": "cache", "path": "/y" * 400}] * 20}}
     assert len(encode_request(Request(1, "export.add", many))) < LONGEST_REQUEST
+
+
+def test_a_cloud_init_seed_of_512_kib_goes_into_a_request():
+    seed = base64.b64encode(bytes(512 << 10)).decode()
+    table = {"name": "seed/web1", "source": {"type": "data", "base64": seed}}
+    line = encode_request(Request(1, "export.add", {"export": table}))
+    assert len(line) < LONGEST_REQUEST
+    assert LONGEST_REQUEST <= 1 << 20, "and what 16 clients may hold stays small"

@@ -1,10 +1,12 @@
 """The added exports, kept: whole, once, and only by one daemon."""
 
+import base64
 import json
 import stat
 
 import pytest
 
+from nbdserve.build import resolve
 from nbdserve.errors import DeviceError
 from nbdserve.server.state import AddedExports
 
@@ -76,3 +78,17 @@ def test_a_list_that_cannot_be_written_leaves_the_old_one(tmp_path):
         with pytest.raises(DeviceError):
             added.save([])
     assert json.loads((tmp_path / "aside").read_text())["exports"] == [DISK]
+
+
+def test_a_seed_of_512_kib_is_there_again_and_nobody_elses_to_read(tmp_path):
+    seed = bytes(range(256)) * 2048
+    table = {
+        "name": "seed/web1",
+        "source": {"type": "data", "base64": base64.b64encode(seed).decode()},
+    }
+    with kept(tmp_path) as added:
+        added.save([table] * 3)
+    assert stat.S_IMODE((tmp_path / "exports.json").stat().st_mode) == 0o600
+    with kept(tmp_path) as added:
+        (_, _, params), *_ = [resolve(spec)[0][1:] for spec, _ in added.exports]
+        assert (params.base64, len(added.exports)) == (seed, 3)
