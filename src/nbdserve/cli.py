@@ -254,6 +254,11 @@ def _life_options(group: Any) -> None:
         "--control", type=Path, metavar="PATH", help="a Unix socket for nbdctl (default none)"
     )
     group.add_argument(
+        "--control-mode", type=argument_kind(MODE), metavar="MODE",
+        help="its permissions; 660 lets its group control the daemon (default 600)",
+    )  # fmt: skip
+    group.add_argument("--control-owner", metavar="USER[:GROUP]", help="its owner")
+    group.add_argument(
         "--state-dir", type=Path, metavar="PATH",
         help="a folder to keep exports in that nbdctl adds (default none)",
     )  # fmt: skip
@@ -336,6 +341,8 @@ def _settings(arguments: argparse.Namespace, written: ServerSettings) -> ServerS
         exit_with_parent=arguments.exit_with_parent,
         print_uri=arguments.print_uri,
         handshake_timeout=_given(arguments.handshake_timeout, written.handshake_timeout),
+        control_mode=_given(arguments.control_mode, written.control_mode),
+        control_owner=arguments.control_owner or written.control_owner,
         max_connections=_given(arguments.max_connections, written.max_connections),
         drain_timeout=_given(arguments.drain_timeout, written.drain_timeout),
         workers=_given(arguments.workers, written.workers),

@@ -86,6 +86,10 @@ SERVER_KEYS: Final[Mapping[str, ServerKey]] = {
     "control": ServerKey(
         PATH, "Unix socket for nbdctl (default $RUNTIME_DIRECTORY/control.sock under systemd)"
     ),
+    "control-mode": ServerKey(
+        MODE, 'its permissions, in quotes; "660" lets its group control the daemon (default "600")'
+    ),
+    "control-owner": ServerKey(TEXT, "its owner, user[:group]"),
     "state-dir": ServerKey(
         PATH, "folder to keep exports in that nbdctl adds (default $STATE_DIRECTORY under systemd)"
     ),
@@ -187,8 +191,9 @@ class _Reader:
         if "port" in values or "bind" in values:
             port = values.get("port", DEFAULT_PORT)
             listeners += [TcpListener(host, port) for host in values.get("bind", ("localhost",))]
-        names = ("control", "state-dir", "pid-file", "handshake-timeout", "max-connections",
-                 "drain-timeout", "max-in-flight", "max-in-flight-bytes")  # fmt: skip
+        names = ("control", "control-mode", "control-owner", "state-dir", "overlay-dir", "pid-file",
+                 "handshake-timeout", "max-connections", "drain-timeout", "max-in-flight",
+                 "max-in-flight-bytes")  # fmt: skip
         given = {name.replace("-", "_"): values[name] for name in names if name in values}
         return ServerSettings(listeners=tuple(listeners), **given), values.get("log-format")
 

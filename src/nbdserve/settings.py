@@ -53,6 +53,8 @@ class ServerSettings:
         max_in_flight: requests a connection.
         max_in_flight_bytes: of their data, a connection.
         control: a Unix socket for nbdctl.
+        control_mode: its permission bits; writable for its group lets that group control us.
+        control_owner: as a `UnixListener` has it.
         state_dir: a folder in which exports that are added while serving are kept.
         workers: processes that serve; more than one only what nobody writes to.
     """
@@ -70,4 +72,6 @@ class ServerSettings:
     max_in_flight_bytes: int = 8 << 20
     control: Path | None = None
     state_dir: Path | None = None
+    control_mode: int = 0o600
+    control_owner: str | None = None
     workers: int = 1

@@ -2,25 +2,30 @@
 
 Invariants: nothing a control client does ends or blocks the daemon: lines, clients and waits are
 bounded, and what goes wrong ends that client alone. A command whose client went away is cancelled.
-Only root and the user the daemon runs as get an answer: the socket's mode keeps others out, and the
-kernel's word on who connected (unix(7), SO_PEERCRED) those whom a chmod let in.
+Only root and the user the daemon runs as get an answer, and where the socket was asked to be
+writable for its group, that group: the socket's mode keeps others out, and the kernel's word on who
+connected (unix(7), SO_PEERCRED, SO_PEERGROUPS) those whom a chmod let in. Behind a socket that sshd
+forwards, that is the user who logged in there.
 """
 
+import array
 import asyncio
+import contextlib
+import grp
 import logging
 import os
 import select
 import socket
+import stat
 import struct
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
 from nbdserve.control.codec import LONGEST_REQUEST, LineReader, encode_reply, parse_request
 from nbdserve.control.messages import CommandError, Failure, FailureKind, Progress, Reply, Result
 from nbdserve.errors import ConfigError, DeviceError, ProtocolError
 from nbdserve.server.commands import Commands
-from nbdserve.server.listener import listen
+from nbdserve.server.listener import Listener, listen
 from nbdserve.settings import UnixListener
 
 __all__ = ["ControlServer"]
@@ -32,23 +37,27 @@ _IDLE: Final = 30.0  # seconds a client may take for its next request
 _SEND: Final = 30.0  # seconds a client may take to read a reply
 _RECEIVE: Final = 16 << 10
 _RETRY_ACCEPT: Final = 1.0
-_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
+_CREDENTIALS: Final = struct.Struct("3I")  # struct ucred: pid, uid, gid
+_SO_PEERGROUPS: Final = 59  # asm-generic/socket.h; the socket module does not name it
+_MOST_GROUPS: Final = 256  # Python lets a socket option have 1024 bytes
+_UNMAPPED: Final = 65534  # proc(5), overflowgid: any group that this user namespace does not know
 
 
 class ControlServer:
     """Listen for control clients; an asynchronous context manager.
 
     Args:
-        path: the socket's path; made with mode 0600.
+        wanted: the socket; a mode that lets its group write lets that group in.
         commands: what they may ask for.
 
     Raises:
-        ConfigError: the path is too long.
+        ConfigError: the path is too long, or the owner does not exist.
         DeviceError: it cannot be had.
     """
 
-    def __init__(self, path: Path, commands: Commands) -> None:
-        (self._listener,) = listen(UnixListener(path, mode=0o600))
+    def __init__(self, wanted: UnixListener, commands: Commands) -> None:
+        (self._listener,) = listen(wanted)
+        self._group = _group_of(self._listener, wanted)
         self._commands = commands
         self._room = asyncio.Semaphore(_MOST_CLIENTS)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,7 +96,7 @@ class ControlServer:
     async def _serve(self, sock: socket.socket) -> None:
         try:
             with sock:
-                await _Session(sock, self._commands).run()
+                await _Session(sock, self._commands, self._group).run()
         except (OSError, TimeoutError) as exc:
             log.debug("control client vanished: %s", exc)
         except Exception:
@@ -99,8 +108,9 @@ class ControlServer:
 class _Session:
     """One control client."""
 
-    def __init__(self, sock: socket.socket, commands: Commands) -> None:
+    def __init__(self, sock: socket.socket, commands: Commands, group: int | None) -> None:
         self._sock = sock
+        self._group = group
         self._commands = commands
         self._lines = LineReader(LONGEST_REQUEST)
         self._loop = asyncio.get_running_loop()
@@ -113,7 +123,8 @@ class _Session:
         """Answer one request after the other until the client leaves."""
         if (uid := self._stranger()) is not None:
             log.warning("control client refused uid=%d", uid)
-            text = "only root and the user the daemon runs as may control it"
+            who = "root and" if self._group is None else f"root, group {_name_of(self._group)} and"
+            text = f"only {who} the user the daemon runs as may control it"
             await self._send(Failure(0, FailureKind.PERMISSION, text))
             return
         try:
@@ -127,8 +138,11 @@ class _Session:
     def _stranger(self) -> int | None:
         """Return the user the client runs as, if it may not control this daemon."""
         told = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        _, uid, _ = _CREDENTIALS.unpack(told)
-        return None if uid in {0, os.geteuid()} else int(uid)
+        _, uid, gid = _CREDENTIALS.unpack(told)
+        known = uid in {0, os.geteuid()}
+        if not known and self._group is not None:
+            known = self._group in {gid, *_further_groups(self._sock)}
+        return None if known else int(uid)
 
     async def _unless_gone(self, line: bytes) -> None:
         """Carry a request out, or cancel it when its client goes away."""
@@ -218,3 +232,28 @@ def _hung_up(sock: socket.socket) -> bool:
     poll = select.poll()
     poll.register(sock.fileno(), 0)
     return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
+
+
+def _group_of(listener: Listener, wanted: UnixListener) -> int | None:
+    """Return the group that may control us, if the socket was asked to be writable for it."""
+    if not (wanted.mode or 0) & stat.S_IWGRP:
+        return None
+    assert listener.path is not None, "a Unix socket has a path"
+    group = listener.path.stat().st_gid
+    return None if group == _UNMAPPED else group
+
+
+def _further_groups(sock: socket.socket) -> Sequence[int]:
+    """Return the supplementary groups of who connected; none where there are too many."""
+    found = array.array("I")
+    with contextlib.suppress(OSError):
+        most = _MOST_GROUPS * found.itemsize
+        found.frombytes(sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, most))
+    return found.tolist()
+
+
+def _name_of(group: int) -> str:
+    try:
+        return grp.getgrgid(group).gr_name
+    except KeyError:
+        return str(group)

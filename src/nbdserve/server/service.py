@@ -90,7 +90,10 @@ async def serve(
                     service.listeners = listen_all(settings, passed, stack, listeners)
                 if (path := _control_path(settings)) is not None:
                     commands = Commands(service, added)
-                    await stack.enter_async_context(ControlServer(path, commands))
+                    socket_wanted = UnixListener(
+                        path, settings.control_mode, settings.control_owner
+                    )
+                    await stack.enter_async_context(ControlServer(socket_wanted, commands))
                 stack.enter_context(pid_file(settings.pid_file))
                 if settings.single:
                     return await _serve_single(service, stop, settings)

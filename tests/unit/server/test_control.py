@@ -7,6 +7,8 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from nbdserve.control.messages import CommandError, FailureKind
 from nbdserve.errors import DeviceError
 from nbdserve.server import control
 from nbdserve.server.control import ControlServer
+from nbdserve.settings import UnixListener
 
 
 class Commands:
@@ -59,9 +62,17 @@ async def commands():
 
 
 @pytest.fixture
+def public():
+    """A folder that other users reach; pytest closes those above its own."""
+    with tempfile.TemporaryDirectory(prefix="nbdserve-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
 async def path(tmp_path, commands):
     path = tmp_path / "control.sock"
-    async with ControlServer(path, commands):
+    async with ControlServer(UnixListener(path, 0o600), commands):
         yield path
     assert not path.exists()
 
@@ -212,7 +223,7 @@ async def test_clients_over_the_limit_wait_until_others_leave(connect, commands)
 
 async def test_its_end_cancels_what_is_under_way(tmp_path, commands):
     path = tmp_path / "c"
-    async with ControlServer(path, commands):
+    async with ControlServer(UnixListener(path, 0o600), commands):
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b'{"v":1,"command":"wait"}\n')
         await commands.begun.acquire()
@@ -221,18 +232,46 @@ async def test_its_end_cancels_what_is_under_way(tmp_path, commands):
     writer.close()
 
 
-async def test_another_user_is_refused_even_if_the_mode_lets_it_in(path, commands):
+async def test_another_user_is_refused_even_if_the_mode_lets_it_in(public, commands):
     """By the kernel's word on who connected; root's tests can be another user for once."""
     if os.geteuid() != 0:
         pytest.fail("run the tests as root: only root can try to be somebody else")
-    path.chmod(0o666)
-    for parent in path.parents:
-        if parent.stat().st_mode & 0o777 == 0o700:
-            parent.chmod(0o711)
+    async with ControlServer(UnixListener(public / "c", 0o600), commands):
+        (public / "c").chmod(0o666)
+        assert (await asked_as(public / "c", 65534, 65534))["error"]["kind"] == "permission"
+    assert commands.requests == []
+
+
+@pytest.mark.parametrize(
+    ("group", "further", "mode", "told"),
+    [
+        (33, [], 0o660, "result"),
+        (65534, [4, 33], 0o660, "result"),
+        (65534, [4], 0o666, "error"),
+    ],
+)
+async def test_the_group_of_a_socket_made_writable_for_it_may_control(
+    public, commands, group, further, mode, told
+):
+    async with ControlServer(UnixListener(public / "c", mode, ":33"), commands):
+        reply = await asked_as(public / "c", 65534, group, further)
+    assert told in reply
+    if told == "error" and mode == 0o666:
+        assert "root, group www-data and the user" in reply["error"]["message"]
+
+
+async def test_the_group_of_all_that_are_unknown_is_nobodys(public, commands):
+    """In a user namespace every group that it has no number for is 65534."""
+    async with ControlServer(UnixListener(public / "c", 0o660, ":65534"), commands):
+        assert "error" in await asked_as(public / "c", 65534, 65534)
+
+
+async def asked_as(path, user, group, further=()):
+    """Ask as another user; return the reply."""
     code = (
         "import os, socket, sys\n"
         "sock = socket.socket(socket.AF_UNIX)\n"
-        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        f"os.setgroups({list(further)}); os.setgid({group}); os.setuid({user})\n"
         "sock.connect(sys.argv[1])\n"
         "try:\n"
         '    sock.sendall(b\'{"v":1,"command":"echo"}\\n\')\n'
@@ -244,14 +283,13 @@ async def test_another_user_is_refused_even_if_the_mode_lets_it_in(path, command
         sys.executable, "-c", code, path, stdout=subprocess.PIPE
     )
     told, _ = await process.communicate()
-    assert json.loads(told)["error"]["kind"] == "permission"
-    assert commands.requests == []
+    return json.loads(told)
 
 
 async def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path, commands):
     path = tmp_path / "c"
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
-    async with ControlServer(path, commands):
+    async with ControlServer(UnixListener(path, 0o600), commands):
         with pytest.raises(DeviceError, match="another server is there"):
-            ControlServer(path, commands)
+            ControlServer(UnixListener(path, 0o600), commands)
