@@ -262,6 +262,11 @@ def _life_options(group: Any) -> None:
         "--state-dir", type=Path, metavar="PATH",
         help="a folder to keep exports in that nbdctl adds (default none)",
     )  # fmt: skip
+    group.add_argument(
+        "--overlay-dir", type=Path, metavar="PATH",
+        help="a folder for guests' overlays, made with mode 700; nbdctl overlay lists and deletes "
+        "there (default none)",
+    )  # fmt: skip
     group.add_argument("-P", "--pid-file", type=Path, metavar="PATH", help="write the process id")
     group.add_argument(
         "--exit-with-parent", action="store_true", help="end when the parent process does"
@@ -336,13 +341,14 @@ def _settings(arguments: argparse.Namespace, written: ServerSettings) -> ServerS
         single=arguments.single,
         run=arguments.run,
         control=arguments.control or written.control,
+        control_mode=_given(arguments.control_mode, written.control_mode),
+        control_owner=arguments.control_owner or written.control_owner,
         state_dir=arguments.state_dir or written.state_dir,
+        overlay_dir=arguments.overlay_dir or written.overlay_dir,
         pid_file=arguments.pid_file or written.pid_file,
         exit_with_parent=arguments.exit_with_parent,
         print_uri=arguments.print_uri,
         handshake_timeout=_given(arguments.handshake_timeout, written.handshake_timeout),
-        control_mode=_given(arguments.control_mode, written.control_mode),
-        control_owner=arguments.control_owner or written.control_owner,
         max_connections=_given(arguments.max_connections, written.max_connections),
         drain_timeout=_given(arguments.drain_timeout, written.drain_timeout),
         workers=_given(arguments.workers, written.workers),

@@ -93,6 +93,11 @@ SERVER_KEYS: Final[Mapping[str, ServerKey]] = {
     "state-dir": ServerKey(
         PATH, "folder to keep exports in that nbdctl adds (default $STATE_DIRECTORY under systemd)"
     ),
+    "overlay-dir": ServerKey(
+        PATH,
+        "folder for guests' overlays, made with mode 700; nbdctl overlay lists and deletes there "
+        "(default $STATE_DIRECTORY/overlays under systemd)",
+    ),
     "pid-file": ServerKey(PATH, "where to write the process id"),
     "handshake-timeout": ServerKey(TIMEOUT, "for a client to choose an export (default 10s)"),
     "max-connections": ServerKey(COUNT, "clients at once (default 1000)"),

@@ -20,6 +20,7 @@ import abc
 import enum
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from nbdserve.errors import NotSupportedError, ReadOnlyError
@@ -117,6 +118,14 @@ class Device(abc.ABC):
     Params: ClassVar[type[Any]] = NoParams
     shareable: ClassVar[bool] = False
     writable: ClassVar[bool] = True
+
+    @classmethod
+    def keeps(cls, params: Any) -> Sequence[Path]:  # noqa: ARG003 -- for who overrides it
+        """List the files that hold what was written to a device of these params, and only that.
+
+        They are deleted with an export, if that is asked for.
+        """
+        return ()
 
     async def open(self, *, read_only: bool) -> None:
         """Make the device usable; called once, by the builder, after `inner` was opened.

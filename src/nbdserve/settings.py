@@ -56,6 +56,7 @@ class ServerSettings:
         control_mode: its permission bits; writable for its group lets that group control us.
         control_owner: as a `UnixListener` has it.
         state_dir: a folder in which exports that are added while serving are kept.
+        overlay_dir: a folder for the overlays of guests, made when it does not exist.
         workers: processes that serve; more than one only what nobody writes to.
     """
 
@@ -71,7 +72,8 @@ class ServerSettings:
     max_in_flight: int = 256
     max_in_flight_bytes: int = 8 << 20
     control: Path | None = None
-    state_dir: Path | None = None
     control_mode: int = 0o600
     control_owner: str | None = None
+    state_dir: Path | None = None
+    overlay_dir: Path | None = None
     workers: int = 1

@@ -91,6 +91,10 @@ class CowLayer(Layer):
         self._locks = RangeLock()
         self._writes = WriteBatch(lambda offset, data: self._data.write(offset, (data,)), None)
 
+    @classmethod
+    def keeps(cls, params: CowParams) -> Sequence[Path]:
+        return () if params.path is None else (params.path,)
+
     async def open(self, *, read_only: bool) -> None:
         """Open or make the overlay.
 

@@ -53,6 +53,7 @@ def _resolved(configuration: Configuration) -> dict[str, object]:
         "listeners": listeners,
         "control": _shown(str, settings.control),
         "state-dir": _shown(str, settings.state_dir),
+        "overlay-dir": _shown(str, settings.overlay_dir),
         "handshake-timeout": settings.handshake_timeout,
         "max-connections": settings.max_connections,
         "drain-timeout": settings.drain_timeout,

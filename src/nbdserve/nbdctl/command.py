@@ -8,7 +8,7 @@ from typing import NoReturn
 from nbdserve import __version__
 from nbdserve.cli import run_command
 from nbdserve.errors import ConfigError
-from nbdserve.nbdctl import check, export, inspect, pack, status, warm
+from nbdserve.nbdctl import check, export, inspect, overlay, pack, status, warm
 
 __all__ = ["main", "parser"]
 
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("-V", "--version", action="version", version=f"nbdctl {__version__}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (inspect, pack, check, status, warm, export):
+    for module in (inspect, pack, check, status, warm, export, overlay):
         module.add_parser(commands).set_defaults(run=module.run)
     return made
 

@@ -91,6 +91,9 @@ def _add_adding(parser: argparse.ArgumentParser) -> None:
 def _add_removing(parser: argparse.ArgumentParser) -> None:
     add_control_option(parser)
     parser.add_argument("--force", action="store_true", help="drop the clients that use it")
+    parser.add_argument(
+        "--discard", action="store_true", help="delete the overlays that its cow layers keep, too"
+    )
     parser.add_argument("name", metavar="NAME")
     parser.set_defaults(part_run=_remove)
 
@@ -111,8 +114,13 @@ def _add(arguments: argparse.Namespace) -> int:
 
 
 def _remove(arguments: argparse.Namespace) -> int:
-    done = ask(arguments, "export.remove", {"export": arguments.name, "force": arguments.force})
+    given = {"export": arguments.name, "force": arguments.force}
+    if arguments.discard:
+        given["discard"] = True
+    done = ask(arguments, "export.remove", given)
     answer(f"export {done['name']!r} is served no more")
+    for path in done.get("discarded", ()):
+        answer(f"{path} is deleted")
     return 0
 
 

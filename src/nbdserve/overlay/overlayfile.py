@@ -228,6 +228,8 @@ def _take_lock(fd: int, path: Path, kind: int) -> None:
             f"cow: {path}: cannot be locked: {exc.strerror}; put it on another file system",
             exc.errno,
         ) from exc
+    if not os.fstat(fd).st_nlink:  # deleted before it was locked
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 
 def _read_head(fd: int, path: Path) -> tuple[Header, Root]:

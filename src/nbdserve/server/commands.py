@@ -5,6 +5,7 @@ and put it into `_table`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from nbdserve.control.messages import CommandError, FailureKind, Request
@@ -12,6 +13,7 @@ from nbdserve.params import SIZE, TEXT, closest
 from nbdserve.server.arguments import Arguments, Report
 from nbdserve.server.exportcommands import ExportCommands
 from nbdserve.server.exports import Export, Exports
+from nbdserve.server.overlaycommands import OverlayCommands
 from nbdserve.server.report import Service, report_status
 from nbdserve.server.state import AddedExports
 from nbdserve.server.warming import warm
@@ -27,17 +29,23 @@ class Commands:
     Args:
         service: the daemon.
         added: where exports are kept that are added.
+        overlay_dir: where the overlays of guests lie, if anywhere.
     """
 
-    def __init__(self, service: Service, added: AddedExports) -> None:
+    def __init__(
+        self, service: Service, added: AddedExports, overlay_dir: Path | None = None
+    ) -> None:  # fmt: skip
         self._service = service
         exports = ExportCommands(service, added)
+        overlays = OverlayCommands(service, overlay_dir)
         self._table: Mapping[str, _Command] = {
             "status": self._status,
             "warm": self._warm,
             "export.list": exports.list,
             "export.add": exports.add,
             "export.remove": exports.remove,
+            "overlay.list": overlays.list,
+            "overlay.delete": overlays.delete,
         }
 
     async def carry_out(self, request: Request, report: Report) -> Mapping[str, Any]:

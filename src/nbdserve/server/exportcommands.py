@@ -1,12 +1,15 @@
 """Exports that come and go while the daemon serves: the commands export.add, .remove and .list.
 
+An export that is removed may take its overlays along: the files that its own `cow` layers name.
+
 What a command has acknowledged is on disk. An export of the configuration cannot be removed: it
 would be back after a restart.
 """
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from nbdserve.config import read_export
@@ -14,12 +17,13 @@ from nbdserve.control.messages import CommandError, FailureKind
 from nbdserve.errors import DeviceError
 from nbdserve.params import BOOLEAN, TEXT, closest
 from nbdserve.server.arguments import Arguments, Report
-from nbdserve.server.exports import Slot
+from nbdserve.server.exports import Exports, Slot
+from nbdserve.server.overlays import OverlayUsers, delete_overlay, overlay_paths
 from nbdserve.server.report import Service, report_status
 from nbdserve.server.state import AddedExports
 from nbdserve.unbroken import run_unbroken
 
-__all__ = ["ExportCommands"]
+__all__ = ["ExportCommands", "known_slot"]
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +63,16 @@ class ExportCommands:
         return {"name": spec.name, "kept": self._added.is_kept}
 
     async def remove(self, given: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
-        """Serve an export no more; one that is in use only by force, which drops its clients."""
-        arguments = Arguments(given, "export", "force")
+        """Serve an export no more; one that is in use only by force, which drops its clients.
+
+        With `discard` its overlays are deleted once it is gone.
+        """
+        arguments = Arguments(given, "export", "force", "discard")
         name = arguments.optional("export", TEXT, "")
         slot = self._removable(name, force=arguments.optional("force", BOOLEAN, default=False))
+        doomed: Sequence[Path] = ()
+        if arguments.optional("discard", BOOLEAN, default=False):
+            doomed = self._discardable(slot)
         exports = self._service.exports
         exports.forget(slot)  # at once, so that no client comes meanwhile
         try:
@@ -74,15 +84,10 @@ class ExportCommands:
             if slot.is_removed:
                 await self._take_away(slot)
         log.info("export removed export=%r", name)
-        return {"name": name}
+        return {"name": name, "discarded": await self._discard(name, doomed)}
 
     def _removable(self, name: str, *, force: bool) -> Slot:
-        exports = self._service.exports
-        slot = next((slot for slot in exports.slots() if slot.spec.name == name), None)
-        if slot is None:
-            raise CommandError(
-                FailureKind.EXPORT, f"unknown export {name!r}; {closest(name, exports.names())}"
-            )
+        slot = known_slot(self._service.exports, name)
         if slot.table is None:
             raise CommandError(
                 FailureKind.ARGUMENT,
@@ -99,6 +104,29 @@ class ExportCommands:
             )
         return slot
 
+    def _discardable(self, slot: Slot) -> Sequence[Path]:
+        users = OverlayUsers(one for one in self._service.exports.slots() if one is not slot)
+        paths = overlay_paths(slot.spec)
+        for path in paths:
+            if (user := users.of(path)) is not None:
+                raise CommandError(
+                    FailureKind.BUSY, f"overlay {path} is named by export {user!r} too"
+                )
+        return paths
+
+    async def _discard(self, name: str, paths: Sequence[Path]) -> Sequence[str]:
+        """Delete the overlays of an export that is gone; one that never came to be is no error."""
+        deleted = []
+        for path in paths:
+            try:
+                await run_unbroken(delete_overlay, path)
+            except FileNotFoundError:
+                continue
+            except DeviceError as exc:
+                raise DeviceError(f"export {name!r} is served no more, but {exc}") from exc
+            deleted.append(str(path))
+        return deleted
+
     async def _take_away(self, slot: Slot) -> None:
         self._service.exports.forget(slot)
         await self._service.clients.end(slot.spec.name)
@@ -109,3 +137,17 @@ class ExportCommands:
             slots = self._service.exports.slots()
             tables = [slot.table for slot in slots if slot.table is not None]
             await run_unbroken(self._added.save, tables)
+
+
+def known_slot(exports: Exports, name: str) -> Slot:
+    """Find an export.
+
+    Raises:
+        CommandError: there is none of that name.
+    """
+    for slot in exports.slots():
+        if slot.spec.name == name:
+            return slot
+    raise CommandError(
+        FailureKind.EXPORT, f"unknown export {name!r}; {closest(name, exports.names())}"
+    )

@@ -76,6 +76,7 @@ async def serve(
         exit_with_parent()
     stop = Stop()
     with stop.on_signals(), AddedExports.kept_in(_state_dir(settings)) as added:
+        overlay_dir = _overlay_dir(settings)  # before the exports, whose overlays lie there
         opening = Exports.open(exports, added=added.exports, keep_going=config_file is not None)
         opened = await stop.unless_told(opening, default=None)
         if opened is None:
@@ -89,7 +90,7 @@ async def serve(
                 if not settings.single:
                     service.listeners = listen_all(settings, passed, stack, listeners)
                 if (path := _control_path(settings)) is not None:
-                    commands = Commands(service, added)
+                    commands = Commands(service, added, overlay_dir)
                     socket_wanted = UnixListener(
                         path, settings.control_mode, settings.control_owner
                     )
@@ -126,6 +127,27 @@ def _state_dir(settings: ServerSettings) -> Path | None:
     return settings.state_dir or (
         systemd_folder("STATE_DIRECTORY") if _control_path(settings) else None
     )
+
+
+def _overlay_dir(settings: ServerSettings) -> Path | None:
+    """Make the folder for guests' overlays, as told or in what systemd made for this service.
+
+    Raises:
+        DeviceError: it cannot be made.
+    """
+    folder = settings.overlay_dir
+    if folder is None and _control_path(settings) is not None:
+        kept = systemd_folder("STATE_DIRECTORY")
+        folder = kept / "overlays" if kept else None
+    if folder is None:
+        return None
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as exc:
+        raise DeviceError(
+            f"overlay folder {folder}: {exc.strerror}; check --overlay-dir", exc.errno
+        ) from exc
+    return folder.absolute()
 
 
 def listen_all(

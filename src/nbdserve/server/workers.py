@@ -76,8 +76,11 @@ def _refuse_unshareable(exports: Sequence[ExportSpec], settings: ServerSettings)
                 f"--workers: export {export.name!r} may be written to, and a flush in one process "
                 "would not cover the writes of another; serve it --read-only, or in one process"
             )
-    if settings.single or settings.run is not None or settings.control or settings.state_dir:
-        raise ConfigError("--workers goes with none of --single, --run, --control and --state-dir")
+    alone = (settings.run, settings.control, settings.state_dir, settings.overlay_dir)
+    if settings.single or any(one is not None for one in alone):
+        raise ConfigError(
+            "--workers goes with none of --single, --run, --control, --state-dir and --overlay-dir"
+        )
 
 
 class _Wakeup:
