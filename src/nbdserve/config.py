@@ -106,7 +106,7 @@ SERVER_KEYS: Final[Mapping[str, ServerKey]] = {
     "max-in-flight-bytes": ServerKey(SIZE, "of their data, a connection (default 8M)"),
     "log-format": ServerKey(choice("text", "json"), "form of the log (default text)"),
 }
-_EXPORT_KEYS = ("name", "description", "read-only", "layers", "source")
+_EXPORT_KEYS = ("name", "description", "read-only", "exclusive", "layers", "source")
 
 
 def read_configuration(path: Path) -> Configuration:
@@ -258,10 +258,13 @@ class _Reader:
         name = self._parsed(WIRE_TEXT, table.get("name", ""), label, "name")
         description = self._parsed(WIRE_TEXT, table.get("description", ""), label, "description")
         read_only = self._parsed(BOOLEAN, table.get("read-only", False), label, "read-only")
+        exclusive = self._parsed(BOOLEAN, table.get("exclusive", False), label, "exclusive")
         if len(self.errors) > before or source is None:
             return None
         wrapped = tuple(element for element in elements if element is not None)
-        spec = ExportSpec(source, wrapped, name, description, bool(read_only), self._path)
+        spec = ExportSpec(
+            source, wrapped, name, description, bool(read_only), bool(exclusive), self._path
+        )
         self._look_up(spec, label)
         return spec
 

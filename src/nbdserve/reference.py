@@ -171,6 +171,8 @@ def _configuration() -> str:
         '| `name` | TEXT | what clients ask for (default "") |\n'
         "| `description` | TEXT | told to clients that list exports |\n"
         "| `read-only` | BOOL | refuse writes (default false) |\n"
+        "| `exclusive` | BOOL | one client at a time; a migration is let through by `nbdctl export "
+        "handover` (default false) |\n"
         "| `layers` | list of elements | nearest the client first |\n"
         "| `source` | element | required |\n\n"
         'An element is its name, `"xz"`, or a table, `{ type = "slice", offset = "1M" }`, with the '

@@ -41,6 +41,7 @@ class ExportSpec:
         name: the export name clients ask for.
         description: free text for LIST and INFO.
         read_only: refuse writes whatever the chain can do.
+        exclusive: let in one client at a time.
         file: the configuration file it stands in, for messages.
     """
 
@@ -49,6 +50,7 @@ class ExportSpec:
     name: str = ""
     description: str = ""
     read_only: bool = False
+    exclusive: bool = False
     file: Path | None = None
 
 

@@ -72,6 +72,7 @@ def _resolved_export(export: ExportSpec) -> dict[str, object]:
         "name": export.name,
         "description": export.description,
         "read-only": export.read_only,
+        "exclusive": export.exclusive,
         "chain": chain,
     }
 
@@ -91,7 +92,8 @@ def _text(resolved: dict[str, object]) -> str:
             lines.append(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
     exports = resolved["exports"]
     for export in exports if isinstance(exports, list) else []:
-        lines.append(f"export {export['name']!r}" + (" (read-only)" if export["read-only"] else ""))
+        marks = [mark for mark in ("read-only", "exclusive") if export[mark]]
+        lines.append(f"export {export['name']!r}" + (f" ({', '.join(marks)})" if marks else ""))
         if export["description"]:
             lines.append(f"  {export['description']}")
         for element in export["chain"]:

@@ -54,6 +54,8 @@ def export_lines(export: Mapping[str, Any]) -> Iterator[str]:
     yield f"export {export['name']!r}: {_summary(export)}"
     if export["description"]:
         yield f"  {export['description']}"
+    if export.get("lease"):  # an older daemon knows nothing of it
+        yield f"  {_lease(export['lease'])}"
     for device in export["devices"]:
         facts = [f"{key}={_fact(value)}" for key, value in device["status"].items()]
         yield "  " + " ".join([device["element"], *facts])
@@ -65,6 +67,17 @@ def _summary(export: Mapping[str, Any]) -> str:
     count = export["connections"]
     writing = "read-only" if "read_only" in export["flags"] else "writable"
     return f"{short_size(export['size'])}, {writing}, {count} connection{'s' * (count != 1)}"
+
+
+def _lease(lease: Mapping[str, Any]) -> str:
+    text = f"exclusive, held by {lease['holder'] or 'nobody'}"
+    handover = lease["handover"]
+    if handover is None:
+        return text
+    if handover["passed"]:
+        return f"{text}, handed over by {handover['other']}"
+    left = f"for {_duration(handover['seconds'])}"
+    return f"{text}, handover {left} to {handover['other'] or 'the next client'}"
 
 
 def _fact(value: object) -> str:

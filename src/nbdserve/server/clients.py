@@ -93,13 +93,14 @@ class Clients:
         for connection in self._tasks.values():
             connection.abort()
 
-    async def end(self, export: str) -> None:
-        """Abort every connection to this export, and wait until it is over."""
+    async def end(self, export: str) -> int:
+        """Abort every connection to this export, wait until it is over; return how many."""
         ending = [task for task, one in self._tasks.items() if one.facts().export == export]
         for task in ending:
             self._tasks[task].abort()
         if ending:
             await asyncio.wait(ending)
+        return len(ending)
 
     async def gone(self) -> None:
         """Wait until there is no client."""

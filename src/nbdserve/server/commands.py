@@ -13,6 +13,7 @@ from nbdserve.params import SIZE, TEXT, closest
 from nbdserve.server.arguments import Arguments, Report
 from nbdserve.server.exportcommands import ExportCommands
 from nbdserve.server.exports import Export, Exports
+from nbdserve.server.leasecommands import LeaseCommands
 from nbdserve.server.overlaycommands import OverlayCommands
 from nbdserve.server.report import Service, report_status
 from nbdserve.server.state import AddedExports
@@ -37,6 +38,7 @@ class Commands:
     ) -> None:  # fmt: skip
         self._service = service
         exports = ExportCommands(service, added)
+        leases = LeaseCommands(service)
         overlays = OverlayCommands(service, overlay_dir)
         self._table: Mapping[str, _Command] = {
             "status": self._status,
@@ -44,6 +46,9 @@ class Commands:
             "export.list": exports.list,
             "export.add": exports.add,
             "export.remove": exports.remove,
+            "export.handover": leases.handover,
+            "export.handover-end": leases.end_handover,
+            "export.disconnect": leases.disconnect,
             "overlay.list": overlays.list,
             "overlay.delete": overlays.delete,
         }

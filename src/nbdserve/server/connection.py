@@ -7,12 +7,14 @@ is left, close. Nothing a peer or a device does ends more than this connection.
 import asyncio
 import contextlib
 import logging
+import select
 import socket
 import time
+from dataclasses import replace
 from typing import NamedTuple
 
 from nbdserve.errors import NbdserveError, ProtocolError
-from nbdserve.protocol.constants import OptionReply
+from nbdserve.protocol.constants import Option, OptionReply
 from nbdserve.protocol.handshake import (
     NEED_DATA,
     Aborted,
@@ -22,6 +24,7 @@ from nbdserve.protocol.handshake import (
     ServerHandshake,
 )
 from nbdserve.server.exports import Export, Exports
+from nbdserve.server.leased import LeasedDevice
 from nbdserve.server.limits import Limits
 from nbdserve.server.slabs import SLAB_SIZE
 from nbdserve.server.transmission import Transmission
@@ -33,6 +36,15 @@ log = logging.getLogger(__name__)
 _RECEIVE = 16 << 10
 _SO_SNDBUFFORCE = 32  # asm-generic/socket.h; the socket module does not name it
 _DRAIN_GRACE = 1.0  # seconds a client may take to leave once told that the server goes away
+
+# A client of an exclusive export whose node lost its power keeps others out for 20 to 23 s
+# (tcp(7)): after 10 s without a word it is asked each 3 s, and given up 20 s after its last.
+_WATCH = (
+    (socket.TCP_KEEPIDLE, 10),
+    (socket.TCP_KEEPINTVL, 3),
+    (socket.TCP_KEEPCNT, 4),
+    (socket.TCP_USER_TIMEOUT, 20_000),
+)
 
 
 class ClientFacts(NamedTuple):
@@ -59,13 +71,16 @@ class Connection:
         exports: what the client may ask for.
         limits: what it may cost.
         peer: how logs call it.
+
+    Attributes:
+        peer: likewise.
     """
 
     def __init__(self, sock: socket.socket, exports: Exports, limits: Limits, *, peer: str) -> None:
         self._sock = sock
         self._exports = exports
         self._limits = limits
-        self._peer = peer
+        self.peer = peer
         self._handshake = ServerHandshake()
         self._export: Export | None = None
         self._transmission: Transmission | None = None
@@ -86,21 +101,22 @@ class Connection:
                 await self._transmit(negotiated)
         except TimeoutError:
             log.warning(
-                "handshake timed out peer=%s after=%gs", self._peer, self._limits.handshake_timeout
+                "handshake timed out peer=%s after=%gs", self.peer, self._limits.handshake_timeout
             )
         except ProtocolError as exc:
-            log.warning("client dropped peer=%s: %s", self._peer, exc)
+            log.warning("client dropped peer=%s: %s", self.peer, exc)
             self._say_goodbye()
         except OSError as exc:
-            log.info("client vanished peer=%s: %s", self._peer, exc)
+            log.info("client vanished peer=%s: %s", self.peer, exc)
         except asyncio.CancelledError:
             if not self._aborted:
                 raise
         finally:
+            self._let_go()
             self._sock.close()
             log.info(
                 "connection closed peer=%s requests=%d seconds=%.3f",
-                self._peer,
+                self.peer,
                 self.facts().requests,
                 time.monotonic() - self._started,
             )
@@ -109,7 +125,7 @@ class Connection:
         """Tell about this client."""
         export = self._export.facts.name if self._export else None
         requests = self._transmission.requests if self._transmission else 0
-        return ClientFacts(self._peer, export, requests, self._started)
+        return ClientFacts(self.peer, export, requests, self._started)
 
     def _widen(self) -> None:
         """Let a Unix socket take a whole slab at once; TCP finds its own size."""
@@ -132,6 +148,11 @@ class Connection:
             self._handshake.shut_down()
             asyncio.get_running_loop().call_later(_DRAIN_GRACE, self._give_up_handshake)
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether its end is certain: it was aborted, or its client has closed."""
+        return self._aborted or _has_hung_up(self._sock)
+
     def abort(self) -> None:
         """Close at once, cancelling what is in flight."""
         self._aborted = True
@@ -150,6 +171,8 @@ class Connection:
         async with asyncio.timeout(self._limits.handshake_timeout):
             while True:
                 event = handshake.next_event()
+                if not isinstance(event, Ready):
+                    self._let_go()  # what it was let into, the handshake has refused
                 if isinstance(event, ExportRequested):
                     await self._answer_export(event)
                 elif isinstance(event, ListRequested):
@@ -174,11 +197,23 @@ class Connection:
         if export is None:
             known = ", ".join(repr(name) for name in self._exports.names()[:8])
             text = f"no export {event.name!r} here; there is {known}"
-            log.info("unknown export peer=%s export=%r", self._peer, event.name)
+            log.info("unknown export peer=%s export=%r", self.peer, event.name)
             self._handshake.refuse_export(OptionReply.ERR_UNKNOWN, text)
             return
-        self._export = export
+        self._export = export  # from here on `Clients.end` finds it
+        if export.lease is not None and event.option in (Option.GO, Option.EXPORT_NAME):
+            refused = await export.lease.enter(self)
+            if refused is not None:
+                self._export = None
+                log.info("client refused peer=%s: %s", self.peer, refused)
+                self._handshake.refuse_export(OptionReply.ERR_POLICY, refused)
+                return
         self._handshake.accept_export(export.facts)
+
+    def _let_go(self) -> None:
+        """Let others have an exclusive export."""
+        if self._export is not None and self._export.lease is not None:
+            self._export.lease.leave(self)
 
     async def _send(self, data: bytes) -> None:
         if data:
@@ -202,18 +237,23 @@ class Connection:
         assert self._export is not None
         log.info(
             "connection ready peer=%s export=%r mode=%s base_allocation=%s",
-            self._peer,
+            self.peer,
             negotiated.export.name,
             negotiated.mode.name.lower(),
             negotiated.base_allocation,
         )
+        export = self._export
+        if export.lease is not None:
+            _keep_watch(self._sock)
+            export = replace(export, device=LeasedDevice(export.device, export.lease, self))
         self._transmission = Transmission(
-            self._sock, self._export, negotiated, self._limits, peer=self._peer
-        )
+            self._sock, export, negotiated, self._limits, peer=self.peer
+        )  # fmt: skip
         if self._draining:
             self._transmission.stop()
         self._widen()
         await self._transmission.run(self._handshake.trailing_data())
+        self._let_go()  # before the goodbye: who comes next need not wait for it
         await self._part()
 
     async def _part(self) -> None:
@@ -227,3 +267,19 @@ class Connection:
             async with asyncio.timeout(_DRAIN_GRACE):
                 while await asyncio.get_running_loop().sock_recv(self._sock, _RECEIVE):
                     pass
+
+
+def _keep_watch(sock: socket.socket) -> None:
+    """Have the kernel notice soon when the client's node is gone; a Unix socket always tells."""
+    if sock.family != socket.AF_UNIX:
+        for option, value in _WATCH:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _has_hung_up(sock: socket.socket) -> bool:
+    """Tell whether the peer has closed its direction, though unread requests may come first."""
+    if sock.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))

@@ -18,6 +18,7 @@ from nbdserve.device import Capability, Device, DeviceInfo
 from nbdserve.errors import DeviceError, NbdserveError
 from nbdserve.protocol.constants import MAX_PAYLOAD, TransmissionFlag
 from nbdserve.protocol.messages import ExportFacts
+from nbdserve.server.lease import Lease
 from nbdserve.spec import ExportSpec
 
 __all__ = ["Added", "Export", "Exports", "Slot", "export_facts", "transmission_flags"]
@@ -44,10 +45,11 @@ class Added(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """An opened export: its device, and what the wire tells of it."""
+    """An opened export: its device, what the wire tells of it, and its lease if it is exclusive."""
 
     device: Device
     facts: ExportFacts
+    lease: Lease | None = None
 
 
 @dataclass(slots=True)
@@ -62,6 +64,7 @@ class Slot:
         failure: why it could not be opened when that was tried last.
         users: works of the server itself that use it just now.
         is_removed: it is no more, and must not be opened again.
+        lease: who has it, if it is exclusive.
         opening: held while it is opened or closed.
     """
 
@@ -73,6 +76,10 @@ class Slot:
     users: int = 0
     is_removed: bool = False
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lease: Lease | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lease = Lease(self.spec.name) if self.spec.exclusive else None
 
 
 class Exports:
@@ -212,7 +219,7 @@ class Exports:
                     raise DeviceError(str(exc), exc.errno) from exc
                 slot.failure = None
                 device = slot.chain.outermost
-                slot.export = Export(device, export_facts(slot.spec, device.info))
+                slot.export = Export(device, export_facts(slot.spec, device.info), slot.lease)
             return slot.export
 
 
@@ -224,19 +231,22 @@ def export_facts(spec: ExportSpec, info: DeviceInfo) -> ExportFacts:
         name=spec.name,
         description=spec.description,
         size=info.size,
-        flags=transmission_flags(can),
+        flags=transmission_flags(can, exclusive=spec.exclusive),
         minimum=minimum,
         preferred=max(preferred, minimum, 512),
         maximum=min(max(maximum, preferred), MAX_PAYLOAD),
     )
 
 
-def transmission_flags(can: Capability) -> TransmissionFlag:
+def transmission_flags(can: Capability, *, exclusive: bool = False) -> TransmissionFlag:
     """Turn capabilities into transmission flags (spec, "Transmission flags").
 
-    CAN_MULTI_CONN is always true here: all connections share one chain.
+    CAN_MULTI_CONN is always true here, for all connections share one chain; but a client of an
+    exclusive export must not try for a second connection.
     """
-    flags = TransmissionFlag.HAS_FLAGS | TransmissionFlag.CAN_MULTI_CONN
+    flags = TransmissionFlag.HAS_FLAGS
+    if not exclusive:
+        flags |= TransmissionFlag.CAN_MULTI_CONN
     if not can & Capability.WRITE:
         can &= ~Capability.WRITES
         flags |= TransmissionFlag.READ_ONLY

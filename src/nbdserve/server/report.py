@@ -13,6 +13,7 @@ from nbdserve.device import Device
 from nbdserve.protocol.constants import TransmissionFlag
 from nbdserve.server.clients import Clients
 from nbdserve.server.exports import Exports, Slot
+from nbdserve.server.lease import Lease
 from nbdserve.server.listener import Listener
 from nbdserve.spec import ExportSpec
 
@@ -76,9 +77,20 @@ def report_export(slot: Slot, connections: int) -> Mapping[str, Any]:
         "flags": _flags(facts.flags) if facts else None,
         "connections": connections,
         "in_use": slot.users > 0,
+        "exclusive": slot.spec.exclusive,
+        "lease": _lease(slot.lease) if slot.lease else None,
         "added": slot.table is not None,
         "devices": _devices(slot.spec, slot.chain),
     }
+
+
+def _lease(lease: Lease) -> Mapping[str, Any]:
+    """Tell who has an exclusive export; `handover` is None where none runs."""
+    holder, other, seconds, passed = lease.facts()
+    handover = None
+    if seconds is not None or other is not None:
+        handover = {"seconds": round(seconds or 0.0, 3), "other": other, "passed": passed}
+    return {"holder": holder, "handover": handover}
 
 
 def _flags(flags: TransmissionFlag) -> list[str]:

@@ -76,6 +76,11 @@ def _refuse_unshareable(exports: Sequence[ExportSpec], settings: ServerSettings)
                 f"--workers: export {export.name!r} may be written to, and a flush in one process "
                 "would not cover the writes of another; serve it --read-only, or in one process"
             )
+        if export.exclusive:
+            raise ConfigError(
+                f"--workers: export {export.name!r} is exclusive, and no process knows of the "
+                "clients of another; serve it in one process"
+            )
     alone = (settings.run, settings.control, settings.state_dir, settings.overlay_dir)
     if settings.single or any(one is not None for one in alone):
         raise ConfigError(
