@@ -10,10 +10,6 @@ import sys
 from collections.abc import Sequence
 from typing import Final, TextIO
 
-from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
-
 from minicloud.model.view import Lines, Outcome, Table, View
 
 __all__ = ["clear", "print_outcome", "printable"]
@@ -49,6 +45,8 @@ def print_outcome(outcome: Outcome, *, as_json: bool, out: TextIO | None = None)
 def clear() -> None:
     """Empty the terminal that standard output is; anything else is left as it is."""
     if sys.stdout.isatty():
+        from rich.console import Console  # noqa: PLC0415 -- see _show
+
         Console(file=sys.stdout).clear()
 
 
@@ -84,6 +82,11 @@ def _cells(row: Sequence[str]) -> tuple[str, ...]:
 
 
 def _show(view: View, out: TextIO) -> None:
+    # a tenth of a command's start, and nothing to a pipe
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table as RichTable  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     console = Console(file=out, highlight=False)
     if isinstance(view, Lines):
         for line in view.lines:

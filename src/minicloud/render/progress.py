@@ -6,20 +6,12 @@ Nothing is shown in the first second, so that a quick command leaves no flicker.
 import sys
 import time
 from types import TracebackType
-from typing import Final, Self, TextIO
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from typing import TYPE_CHECKING, Final, Self, TextIO
 
 from minicloud.render.output import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 __all__ = ["TerminalReporter"]
 
@@ -84,6 +76,16 @@ class TerminalReporter:
             self._progress = None
 
     def _start(self, *, in_bytes: bool) -> None:
+        from rich.console import Console  # noqa: PLC0415 -- only for who watches a long step
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+
         columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24)]
         if in_bytes:
             columns.append(DownloadColumn())
