@@ -11,7 +11,7 @@ OTHERS := 3.12 3.13
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-others lint types docs docs-check bench bench-mix bench-micro \
-	bench-remote clean
+	bench-remote bench-cluster clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -76,6 +76,11 @@ bench-remote: ## the remote job beside nbdkit, curl and qemu, near and far; as r
 	@.ci/need-packages tests/benchmarks/debian-packages-remote.txt $(PYTHON)
 	@$(MAKE) --no-print-directory $(INSTALLED)
 	PYTHONPATH=tests/benchmarks:tests/lib $(BIN)/python -m remote $(BENCH_ARGS)
+
+bench-cluster: ## minicloud status beside virsh, on three nodes of a lab; as root
+	@.ci/need-packages tests/debian-packages.txt $(PYTHON)
+	@$(MAKE) --no-print-directory $(INSTALLED)
+	PYTHONPATH=tests/lib $(BIN)/python tests/benchmarks/cluster.py $(BENCH_ARGS)
 
 clean: ## remove what was built; the environments too
 	rm -rf build .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis
