@@ -102,7 +102,9 @@ class Hub(Namespace):
 
     def unplug(self, number: int) -> None:
         """Take the cable away, if there is one, and what the hub knew of who was there."""
-        self._succeeds("ip", "link", "del", f"v{number}")
+        # the kernel takes it away too, some time after the end of the node's namespace
+        if not self._succeeds("ip", "link", "del", f"v{number}") and self._has(number):
+            raise LabError(f"v{number} cannot be taken away")
         self._forget(number)
 
     def cut(self, number: int) -> None:
@@ -128,6 +130,9 @@ class Hub(Namespace):
             return  # it goes with its node, some time after that is off
         self._forget(number)
         self._succeeds("tc", "qdisc", "del", "dev", f"v{number}", "root")  # if it was slow
+
+    def _has(self, number: int) -> bool:
+        return self._succeeds("ip", "link", "show", f"v{number}")
 
     def _succeeds(self, *words: str) -> bool:
         done = subprocess.run(self.argv(words), capture_output=True, check=False)
