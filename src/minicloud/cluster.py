@@ -136,7 +136,14 @@ class Cluster:
         Raises:
             NodeError: it cannot be had.
         """
-        session = await self._sessions.get(node.name, lambda: self._connector.connect(node))
+
+        async def connected() -> Session:
+            session = await self._connector.connect(node)
+            if session.note:
+                self._notes[node.name] = session.note
+            return session
+
+        session = await self._sessions.get(node.name, connected)
         if session.is_lost:
             raise NodeError(Reason.SSH_LOST, "the ssh connection was lost", "run it again")
         return session
@@ -166,6 +173,8 @@ class Cluster:
         Raises:
             NodeError: it says nothing.
         """
+        if not with_origin and (known := self._facts.peek((name, True))) is not None:
+            return known
         made = functools.partial(self._ask_facts, name, with_origin=with_origin)
         return await self._facts.get((name, with_origin), made)
 
@@ -176,6 +185,7 @@ class Cluster:
         """
         for with_origin in (False, True):
             self._facts.forget((name, with_origin))
+        self._notes.pop(name, None)
         session = self._sessions.peek(name)
         if session is not None and not session.is_lost:
             return

@@ -86,7 +86,7 @@ class Link:
         Raises:
             NodeError: libvirt said no, or is hung or gone; then the link is cut.
         """
-        return await self._ask(lambda: work(self._connection), deadline, "answer")
+        return await self._ask(lambda: work(self._held()), deadline, "answer")
 
     def cut(self) -> None:
         """Take the transport away: each call that is under way fails at once, in its thread."""
@@ -135,6 +135,13 @@ class Link:
 
     def _connect(self, libvirt: Any, uri: str) -> None:
         self._connection = libvirt.open(uri.format(socket=self._tunnel.path))
+
+    def _held(self) -> Any:
+        if self._connection is None:  # it was cut while this call waited for a thread
+            raise NodeError(
+                Reason.LIBVIRT_LOST, "the connection to libvirtd was cut", "run it again"
+            )
+        return self._connection
 
     def _let_go(self) -> None:
         connection, self._connection = self._connection, None

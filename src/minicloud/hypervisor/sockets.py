@@ -77,7 +77,7 @@ class Sockets:
             return NodeError(
                 Reason.NO_FORWARDING,
                 f"sshd does not forward to {usable.path}, and there is no virt-ssh-helper",
-                "AllowStreamLocalForwarding yes in sshd_config, or install libvirt-clients there",
+                "AllowStreamLocalForwarding yes in sshd_config, or install socat there",
             )
         if listening := next((s for s in self.sockets if s.is_listening), None):
             return NodeError(

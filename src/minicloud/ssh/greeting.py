@@ -32,11 +32,13 @@ class Greeting(asyncssh.SSHClient):
     Attributes:
         phase: how far it came.
         refusal: why its host key was refused, if it was.
+        note: that a new host key was accepted, if one was.
     """
 
     def __init__(self, keys: HostKeys, known: list[KnownKey], host: str, port: int) -> None:
         self.phase = Phase.REACHING
         self.refusal: NodeError | None = None
+        self.note = ""
         self._keys = keys
         self._known = known
         self._host = host
@@ -68,6 +70,7 @@ class Greeting(asyncssh.SSHClient):
             except NodeError as exc:
                 self.refusal = exc
                 raise asyncssh.HostKeyNotVerifiable(exc.message) from exc
+            self.note = f"new host key {self._new.get_fingerprint()}"
 
     def auth_completed(self) -> None:
         self.phase = Phase.IN

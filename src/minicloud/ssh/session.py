@@ -50,11 +50,15 @@ class Session:
     Attributes:
         node: the node it leads to.
         connection: asyncssh's, for what is in `minicloud.ssh` alone.
+        note: what the operator should know of how it was had, or "".
     """
 
-    def __init__(self, node: Node, connection: asyncssh.SSHClientConnection) -> None:
+    def __init__(
+        self, node: Node, connection: asyncssh.SSHClientConnection, note: str = ""
+    ) -> None:
         self.node = node
         self.connection = connection
+        self.note = note
         self._is_cut = False
         self._tunnels: set[Tunnel] = set()
         self._listeners: set[asyncssh.SSHListener] = set()

@@ -8,7 +8,7 @@ import pytest
 
 from minicloud.cluster import Cluster, Patience
 from minicloud.errors import NodeError, Reason, StorageError, UsageError
-from sshnodes import Faults, Home, black_hole, free_port, serving
+from sshnodes import Faults, Home, black_hole, free_port, key, serving
 
 
 @pytest.fixture
@@ -156,6 +156,14 @@ async def test_one_who_leaves_does_not_take_the_connection_from_those_who_wait(h
         leaving.cancel()
         assert (await staying).node.name == "ham1"
         assert leaving.cancelled()
+
+
+async def test_a_new_host_key_is_told_once(home):
+    async with serving() as port:
+        for note in (f"new host key {key('host').get_fingerprint()}", ""):
+            async with cluster_of(home, home.node(port)) as cluster:
+                [row] = await cluster.gather(lambda node: greet(cluster, node), cluster.nodes())
+                assert row.note == note
 
 
 def test_an_unknown_node_is_the_operators_error(home):

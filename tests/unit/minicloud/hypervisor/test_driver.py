@@ -13,6 +13,7 @@ import pytest
 from minicloud.errors import NodeError, Reason
 from minicloud.hypervisor import binding
 from minicloud.hypervisor.driver import Hypervisor
+from minicloud.hypervisor.link import Link
 
 
 @pytest.fixture
@@ -150,3 +151,30 @@ def test_libvirts_own_printing_is_silenced(capfd):
     with pytest.raises(libvirt.libvirtError):
         libvirt.open("nosuch:///driver")
     assert capfd.readouterr() == ("", "")
+
+
+async def test_calls_that_waited_for_a_thread_when_the_link_was_cut_are_told(session, node):
+    async def greet(reader, writer):
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_unix_server(greet, node.libvirt_socket):
+        link = Link(session, lambda: session.open_unix(node.libvirt_socket))
+        begun, leave = threading.Barrier(9), threading.Event()
+
+        def keep_busy(_):
+            begun.wait(30)
+            leave.wait(30)
+
+        link._connection = object()
+        busy = [asyncio.create_task(link.call(keep_busy, deadline=None)) for _ in range(8)]
+        await asyncio.to_thread(begun.wait, 30)
+        late = asyncio.create_task(link.call(lambda _: 1, deadline=None))
+        await asyncio.sleep(0)
+        link._connection = None
+        leave.set()
+        with pytest.raises(NodeError) as caught:
+            await late
+        assert caught.value.reason is Reason.LIBVIRT_LOST
+        await asyncio.gather(*busy)
+        link.cut()
