@@ -3,7 +3,8 @@
 What the `xz` layer serves from; it knows blocks and not requests. A short block is decoded in
 memory and served when it is verified (`shortblocks`); a long one is decoded into the spill file and
 served as far as it has come (`longblocks`). A reader that asks for block after block gets the next
-ones loaded ahead, as long as a core would be idle otherwise.
+ones loaded ahead, as long as a core would be idle otherwise, and the packed bytes of those after
+them, as long as the link would (`packedahead`).
 
 Invariants: what is loaded ahead never exceeds a third of the budget, and nothing that was loaded
 before is loaded ahead again (four readers each going through their part of an image would else
@@ -15,7 +16,7 @@ A failure of the source is never remembered; that a block is corrupt is (`corrup
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from nbdserve.blockcache import Claim
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 _THIN = 1024  # a block packed so many times smaller may well be nothing but zeroes
 _THIN_AT_LEAST = 64  # packed bytes: header, check and a few bytes of LZMA2
 _MOST_IN_MEMORY: Final = 1 << 30
+_IN_ORDER: Final = 2  # blocks asked for before one, for its reader to be taken to go on
+_PACKED_AHEAD: Final = 8  # blocks fetched ahead at most; their bytes take such a part of the budget
 
 
 Need = Claim[int, Held] | Wait | Held | None
@@ -78,7 +81,7 @@ class XzBlocks:
         self._budget = budget
         self._early = early
         self._cores = os.cpu_count() or 1
-        self._packed = PackedBlocks(inner, index)
+        self._packed = PackedBlocks(inner, index, budget // _PACKED_AHEAD)
         self._zeroes = ZeroRuns()
         turns = Turns(self._cores)
         self._short = ShortBlocks(
@@ -289,12 +292,26 @@ class XzBlocks:
     # Loading ahead
 
     def _load_ahead(self, number: int) -> None:
-        """Load what follows, if the two blocks before were asked for lately as well."""
-        if not self._order.note(number):
+        """Load what follows a reader in order, at most as many blocks as it has read so."""
+        passed = self._order.note(number)
+        if passed < _IN_ORDER:
             return
+        self._decode_ahead(self._order.after(number, self._cores))
+        following = self._order.after(number, min(passed - _IN_ORDER, _PACKED_AHEAD))
+        self._packed.want(filter(self._may_come_ahead, following), self._is_unexpected)
+
+    def _may_come_ahead(self, number: int) -> bool:
+        if self._loaded[number] or self._is_long(number):
+            return False
+        return self._short.comes_alone(number)
+
+    def _is_unexpected(self, number: int) -> bool:
+        return not self._order.is_expected(number, _PACKED_AHEAD)
+
+    def _decode_ahead(self, numbers: Iterable[int]) -> None:
         self._ahead = {ahead for ahead in self._ahead if ahead in self._short.memory}
         room = self._budget // 3 - sum(map(self._short.cost, self._ahead))
-        for following in self._order.after(number, self._cores):
+        for following in numbers:
             if self._loaded[following] or self._is_long(following):
                 continue
             room -= self._short.cost(following)

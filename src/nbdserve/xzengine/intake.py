@@ -7,7 +7,7 @@ sender, by TCP's own means.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final, Self
 
@@ -25,12 +25,23 @@ class Intake:
 
     Args:
         stream: where the bytes come from; closed at the end.
+        length: how many it brings.
         limit: bytes that may lie untaken before no more are received.
+        moved: called when bytes have come, and when no more will.
     """
 
-    def __init__(self, stream: AsyncGenerator[bytes | memoryview, None], limit: int) -> None:
+    def __init__(
+        self,
+        stream: AsyncGenerator[bytes | memoryview, None],
+        length: int,
+        *,
+        limit: int,
+        moved: Callable[[], None] | None = None,
+    ) -> None:
         self._stream = stream
+        self._missing = length
         self._limit = limit
+        self._moved = moved
         self._pieces: deque[bytes | memoryview] = deque()
         self._size = 0
         self._error: BaseException | None = None
@@ -39,14 +50,34 @@ class Intake:
         self._taken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def missing(self) -> int:
+        """Bytes that are still to come; 0 when it is over, however that came about."""
+        return 0 if self._over else self._missing
+
+    @property
+    def failed(self) -> bool:
+        """Whether the stream has failed."""
+        return self._error is not None
+
+    def start(self) -> None:
+        """Begin to receive, before somebody enters it; it has to be closed then. No harm twice."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._receive())
+
+    async def close(self) -> None:
+        """End it, and wait until the stream is closed."""
+        self._over = True  # a task that is cancelled before it ran does not say so
+        if self._task is not None:
+            self._task.cancel()
+            await end_of(self._task)
+
     async def __aenter__(self) -> Self:
-        self._task = asyncio.get_running_loop().create_task(self._receive())
+        self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._task is not None
-        self._task.cancel()
-        await end_of(self._task)
+        await self.close()
 
     async def take(self) -> list[bytes | memoryview]:
         """Wait for bytes and take all that lie there.
@@ -70,9 +101,7 @@ class Intake:
         try:
             async with aclosing(self._stream) as stream:
                 async for piece in stream:
-                    self._pieces.append(piece)
-                    self._size += len(piece)
-                    self._arrived.set()
+                    self._put_down(piece)
                     while self._size >= self._limit:
                         self._taken.clear()
                         await self._taken.wait()
@@ -83,3 +112,15 @@ class Intake:
         finally:
             self._over = True
             self._arrived.set()
+            self._tell()
+
+    def _put_down(self, piece: bytes | memoryview) -> None:
+        self._pieces.append(piece)
+        self._size += len(piece)
+        self._missing -= len(piece)
+        self._arrived.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._moved is not None:
+            self._moved()

@@ -254,8 +254,10 @@ class LongBlocks:
     async def _work(self, job: _Job) -> None:
         """Receive and decode as long as the job may; return when it gives its connection back."""
         unpacking = job.unpacking
-        stream = self._packed.stream(unpacking.block, unpacking.received)
-        async with Intake(stream, INTAKE) as intake:
+        received = unpacking.received
+        stream = self._packed.stream(unpacking.block, received)
+        missing = unpacking.block.fetch_length - received
+        async with Intake(stream, missing, limit=INTAKE) as intake:
             while not unpacking.verified:
                 if not (job.go.is_set() or await self._park(job)):
                     return

@@ -6,7 +6,7 @@ follows the one before it.
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final
 
 __all__ = ["Order"]
@@ -28,12 +28,12 @@ class Order:
         self._is_empty = is_empty
         self._recent: deque[int] = deque(maxlen=_RECENT)
 
-    def note(self, number: int) -> bool:
-        """Note that a block is asked for; tell whether the two before it were, lately, as well."""
+    def note(self, number: int) -> int:
+        """Note that a block is asked for; tell how many in a row before it were so lately."""
         if number not in self._recent:
             self._recent.append(number)
-        before = list(islice(self._from(number, -1), 2))
-        return len(before) == 2 and all(block in self._recent for block in before)
+        before = takewhile(self._recent.__contains__, self._from(number, -1))
+        return sum(1 for _ in before)
 
     def after(self, number: int, count: int) -> list[int]:
         """Name the next `count` blocks, as far as there are so many near by."""
@@ -45,6 +45,10 @@ class Order:
             return True
         following = self.after(number, 1)
         return bool(following) and following[0] in self._recent
+
+    def is_expected(self, number: int, within: int) -> bool:
+        """Tell whether one of so many blocks before it was asked for lately."""
+        return any(block in self._recent for block in islice(self._from(number, -1), within))
 
     def _from(self, number: int, step: int) -> Iterator[int]:
         end = self._blocks if step > 0 else -1

@@ -1,10 +1,10 @@
 """The packed bytes of an xz file's blocks: each block by one read of the file, as it comes.
 
 Tiny neighbours (the blocks of zeroes of an image) come together by one read, and what came with
-them is kept for a while.
+them is kept for a while. Others are fetched ahead of a reader in order (`packedahead`).
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from typing import Final
 
@@ -13,6 +13,8 @@ from nbdserve.buffers import zeroed_buffer
 from nbdserve.device import Device
 from nbdserve.formats.xz import XzBlock, XzIndex
 from nbdserve.ranges import align_down, align_up
+from nbdserve.xzengine.intake import INTAKE, Intake
+from nbdserve.xzengine.packedahead import PackedAhead
 
 __all__ = ["PackedBlocks"]
 
@@ -28,13 +30,15 @@ class PackedBlocks:
     Args:
         inner: the file.
         index: where its blocks are.
+        ahead: bytes of memory for what is fetched ahead.
     """
 
-    def __init__(self, inner: Device, index: XzIndex) -> None:
+    def __init__(self, inner: Device, index: XzIndex, ahead: int) -> None:
         self._inner = inner
         self._index = index
         self._runs: BlockCache[int, memoryview] = BlockCache(_KEPT, loads=_LOADS)
         self._run = range(0)
+        self._ahead = PackedAhead(ahead, index.unpadded.__getitem__, self._intake)
         self.fetches = 0
         """Reads of the file so far."""
         self.fetched = 0
@@ -42,7 +46,17 @@ class PackedBlocks:
 
     async def close(self) -> None:
         """End what is under way."""
+        await self._ahead.close()
         await self._runs.close()
+
+    def want(self, numbers: Iterable[int], is_passed: Callable[[int], bool]) -> None:
+        """Have blocks fetched ahead by and by; see `PackedAhead.want`."""
+        self._ahead.want(numbers, is_passed)
+
+    def intake(self, block: XzBlock) -> Intake:
+        """Return what brings a block's fetch range, begun already if it was wanted before."""
+        number = block.number
+        return self._ahead.take(number) or self._ahead.watch(self._intake(number, INTAKE))
 
     def comes_with_others(self, number: int) -> bool:
         """Tell whether a block is tiny, so that its bytes come with its neighbours'."""
@@ -84,6 +98,11 @@ class PackedBlocks:
                 left -= len(wanted)
                 if len(wanted):
                     yield wanted
+
+    def _intake(self, number: int, limit: int) -> Intake:
+        block = self._index.block(number)
+        stream, length = self.stream(block), block.fetch_length
+        return Intake(stream, length, limit=limit, moved=self._ahead.move_on)
 
     async def _read(self, offset: int, length: int) -> memoryview:
         begin, end, start = self._aligned(offset, length)

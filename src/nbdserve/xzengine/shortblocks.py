@@ -18,7 +18,7 @@ from nbdserve.blockcache import BlockCache, Claim, Weighed
 from nbdserve.errors import CorruptDataError, DeviceError
 from nbdserve.formats.xz import XzBlock, XzIndex
 from nbdserve.threads import run_cpu
-from nbdserve.xzengine.intake import INTAKE, Intake
+from nbdserve.xzengine.intake import INTAKE
 from nbdserve.xzengine.packed import PackedBlocks
 from nbdserve.xzengine.spill import Spill
 from nbdserve.xzengine.turns import Turns
@@ -141,6 +141,11 @@ class ShortBlocks:
         self.duplicates += 1
         return True
 
+    def comes_alone(self, number: int) -> bool:
+        """Tell whether a block's bytes are fetched for it alone, and decoded whatever they are."""
+        twin = self._twins.may_have_one(self._index.block(number))
+        return not (twin or self._packed.comes_with_others(number))
+
     def may_be_the_same(self, block: XzBlock) -> bool:
         """Tell whether another block may have the same bytes."""
         return self._twins.may_have_one(block)
@@ -160,11 +165,10 @@ class ShortBlocks:
             raise
 
     async def _decode(self, block: XzBlock) -> Weighed[Held]:
-        twin = self._twins.may_have_one(block)
-        if not twin and not self._packed.comes_with_others(block.number):
+        if self.comes_alone(block.number):
             return await self._unpack_stream(block)
         packed = await self._packed.whole(block)
-        if not twin:
+        if not self._twins.may_have_one(block):
             return await self._unpack(block, packed)
         digest = await run_cpu(digest_of, block, packed)
         while (first := self._twins.first_with(digest, block.number)) != block.number:
@@ -200,7 +204,7 @@ class ShortBlocks:
         urgent = functools.partial(self._is_urgent, block.number)
         sink = MemorySink(block.size)
         unpacking = Unpacking(block, sink, memlimit=self._memlimit)
-        async with Intake(self._packed.stream(block), INTAKE) as intake:
+        async with self._packed.intake(block) as intake:
             while not unpacking.verified:
                 if unpacking.is_hungry:
                     unpacking.give(await intake.take())

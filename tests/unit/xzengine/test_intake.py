@@ -33,7 +33,7 @@ async def turns():
 
 async def test_it_receives_ahead_up_to_its_bound_and_on_when_they_are_taken():
     stream = Stream([b"ab", b"cd", b"ef", b"gh", b"ij"])
-    async with Intake(stream(), 4) as intake:
+    async with Intake(stream(), 10, limit=4) as intake:
         await turns()
         assert stream.given == 2
         assert await intake.take() == [b"ab", b"cd"]
@@ -46,7 +46,7 @@ async def test_it_receives_ahead_up_to_its_bound_and_on_when_they_are_taken():
 
 async def test_a_failure_comes_after_what_came_before_it():
     stream = Stream([b"ab"], SourceUnavailableError("away"))
-    async with Intake(stream(), 100) as intake:
+    async with Intake(stream(), 100, limit=100) as intake:
         await turns()
         assert await intake.take() == [b"ab"]
         with pytest.raises(SourceUnavailableError, match="away"):
@@ -54,7 +54,7 @@ async def test_a_failure_comes_after_what_came_before_it():
 
 
 async def test_more_than_there_is_is_an_error():
-    async with Intake(Stream([b"ab"])(), 100) as intake:
+    async with Intake(Stream([b"ab"])(), 4, limit=100) as intake:
         await intake.take()
         with pytest.raises(SourceUnavailableError, match="ended within a block"):
             await intake.take()
@@ -62,7 +62,7 @@ async def test_more_than_there_is_is_an_error():
 
 async def test_leaving_early_closes_the_stream():
     stream = Stream([b"ab"] * 100)
-    async with Intake(stream(), 4) as intake:
+    async with Intake(stream(), 10, limit=4) as intake:
         await intake.take()
     assert stream.closed
     assert stream.given < 10
@@ -80,7 +80,7 @@ async def test_it_is_not_left_before_the_stream_is_closed_however_often_that_is_
             await closed.wait()
 
     async def take():
-        async with Intake(stream(), 4) as intake:
+        async with Intake(stream(), 10, limit=4) as intake:
             await intake.take()
             await asyncio.Event().wait()
 
@@ -109,7 +109,7 @@ async def test_who_is_cancelled_while_it_closes_is_cancelled():
             await go.wait()
 
     async def leave():
-        async with Intake(stream(), 1) as intake:
+        async with Intake(stream(), 100, limit=1) as intake:
             await intake.take()
         return "went on"
 
@@ -121,3 +121,29 @@ async def test_who_is_cancelled_while_it_closes_is_cancelled():
     go.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_it_tells_what_is_missing_and_when_that_changes():
+    missing = []
+    intake = Intake(
+        Stream([b"ab", b"cd"])(), 4, limit=100, moved=lambda: missing.append(intake.missing)
+    )
+    assert intake.missing == 4
+    intake.start()
+    await turns()
+    assert missing == [2, 0, 0]
+    assert not intake.failed
+    await intake.close()
+
+
+async def test_what_is_cut_short_or_closed_has_nothing_missing():
+    broken = Intake(Stream([b"ab"], SourceUnavailableError("away"))(), 4, limit=100)
+    broken.start()
+    await turns()
+    assert broken.failed
+    assert broken.missing == 0
+    await broken.close()
+    early = Intake(Stream([b"ab"])(), 4, limit=100)
+    early.start()
+    await early.close()  # before it ran at all
+    assert early.missing == 0

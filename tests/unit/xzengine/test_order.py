@@ -15,13 +15,13 @@ def noted(order, numbers):
     return [order.note(number) for number in numbers]
 
 
-def test_the_third_block_in_order_is_recognised_and_those_after():
-    assert noted(order(), [4, 5, 6, 7, 6]) == [False, False, True, True, True]
+def test_it_counts_the_blocks_before_that_were_asked_for():
+    assert noted(order(), [4, 5, 6, 7, 6]) == [0, 1, 2, 3, 2]
 
 
 def test_holes_between_do_not_count():
     found = order(empty={5, 6, 7, 9})
-    assert noted(found, [4, 8, 10]) == [False, False, True]
+    assert noted(found, [4, 8, 10]) == [0, 1, 2]
     assert found.after(4, 3) == [8, 10, 11]
 
 
@@ -29,7 +29,7 @@ def test_four_readers_at_once_are_each_recognised():
     found = order()
     for step in range(3):
         told = noted(found, [start + step for start in (0, 20, 40, 60)])
-    assert told == [True] * 4
+    assert told == [2] * 4
 
 
 def test_a_random_reader_is_not():
@@ -51,3 +51,11 @@ def test_the_ends_are_no_trouble(number):
     found = order()
     assert not found.note(number)
     assert found.after(number, 5) == list(range(number + 1, min(number + 6, 100)))
+
+
+def test_a_block_is_expected_when_one_shortly_before_it_was_asked_for():
+    found = order(empty={6})
+    noted(found, [4])
+    assert [found.is_expected(number, 2) for number in range(4, 10)] == [
+        False, True, True, True, False, False,
+    ]  # fmt: skip

@@ -1,0 +1,64 @@
+"""The xz layer ahead of its readers: packed blocks come before they are asked for."""
+
+import os
+
+import pytest
+
+from nbdserve.errors import SourceUnavailableError
+from xz_chain import chains, noise, read_all, settle, xz
+
+BLOCK = 64 << 10
+
+
+def uneven(blocks):
+    """An image whose blocks are not packed into the same number of bytes, so no two may be one."""
+    parts = (noise(BLOCK - 64 * number, number) for number in range(blocks))
+    return b"".join(part + bytes(BLOCK - len(part)) for part in parts)
+
+
+@pytest.fixture
+async def chain(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    async with chains() as made:
+        yield made
+
+
+async def read_blocks(made, image, numbers):
+    for number in numbers:
+        assert await made.layer.read(number * BLOCK, 100) == image[number * BLOCK :][:100]
+    await settle()
+
+
+async def test_packed_blocks_follow_a_reader_in_order_and_are_fetched_once(chain):
+    image = uneven(16)
+    made = await chain(xz(image, f"--block-size={BLOCK}"))
+    await read_blocks(made, image, range(6))
+    assert made.layer.status()["blocks_decoded"] == 6
+    assert len(made.fetched) == 9, "3 more than it has read since it was believed to go in order"
+    assert await read_all(made.layer, BLOCK) == image
+    assert len(made.fetched) == len(set(made.fetched)) == 16
+
+
+async def test_what_is_fetched_ahead_is_an_eighth_of_the_cache(chain):
+    image = uneven(16)
+    made = await chain(xz(image, f"--block-size={BLOCK}"), cache=12 * BLOCK)
+    await read_blocks(made, image, range(8))
+    assert len(made.fetched) == 9, "one, and half of one is too little to begin with"
+
+
+async def test_a_reader_that_turned_away_makes_room_for_another(chain):
+    image = uneven(64)
+    made = await chain(xz(image, f"--block-size={BLOCK}"), cache=12 * BLOCK)
+    await read_blocks(made, image, range(6))
+    before = len(made.fetched)
+    await read_blocks(made, image, range(20, 44))
+    assert len(made.fetched) == before + 24 + 1
+
+
+async def test_a_fetch_ahead_that_failed_is_tried_by_who_needs_it(chain):
+    image = uneven(16)
+    made = await chain(xz(image, f"--block-size={BLOCK}"), cache=12 * BLOCK)
+    await read_blocks(made, image, range(5))
+    made.faults.fail("read", error=SourceUnavailableError("away"))
+    await read_blocks(made, image, range(5, 6))  # which begins to fetch what fails
+    await read_blocks(made, image, range(6, 16))
