@@ -155,7 +155,6 @@ class ShortBlocks:
             self._spill.move(number, held.data)
 
     async def _load(self, number: int) -> tuple[Weighed[Held]]:
-        await self._spill.settle()
         block = self._index.block(number)
         try:
             return (await self._decode(block),)
@@ -168,6 +167,7 @@ class ShortBlocks:
         if self.comes_alone(block.number):
             return await self._unpack_stream(block)
         packed = await self._packed.whole(block)
+        await self._spill.settle()
         if not self._twins.may_have_one(block):
             return await self._unpack(block, packed)
         digest = await run_cpu(digest_of, block, packed)
@@ -205,6 +205,7 @@ class ShortBlocks:
         sink = MemorySink(block.size)
         unpacking = Unpacking(block, sink, memlimit=self._memlimit)
         async with self._packed.intake(block) as intake:
+            await self._spill.settle()  # while the first bytes are on their way
             while not unpacking.verified:
                 if unpacking.is_hungry:
                     unpacking.give(await intake.take())
