@@ -194,9 +194,8 @@ class XzLayer(Layer):
 
     async def extents(self, offset: int, length: int) -> Sequence[Extent]:
         pieces = list(islice(self._index.pieces(offset, length), _EXTENTS))
-        # a client that skips holes asks here first: thin blocks are looked at, mostly all at once
-        for piece in pieces:
-            await self._blocks.look_at(piece.unit)
+        # a client that skips holes asks here first
+        await self._blocks.look_at(piece.unit for piece in pieces)
         return coalesce(extent for piece in pieces for extent in self._blocks.extents(piece))
 
     def _refuse_or_warn(self) -> None:

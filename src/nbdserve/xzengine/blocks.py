@@ -13,6 +13,7 @@ fetch the beginning of the next part twice).
 A failure of the source is never remembered; that a block is corrupt is (`corrupt`).
 """
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -46,6 +47,7 @@ _THIN_AT_LEAST = 64  # packed bytes: header, check and a few bytes of LZMA2
 _MOST_IN_MEMORY: Final = 1 << 30
 _IN_ORDER: Final = 2  # blocks asked for before one, for its reader to be taken to go on
 _PACKED_AHEAD: Final = 8  # blocks fetched ahead at most; their bytes take such a part of the budget
+_LOOKS: Final = 8  # blocks looked at together
 
 
 Need = Claim[int, Held] | Wait | Held | None
@@ -150,6 +152,13 @@ class XzBlocks:
         Raises:
             CorruptDataError: the block was found to be corrupt a moment ago.
         """
+        found = self._claim_alone(piece)
+        self._ahead.discard(piece.unit)
+        self._load_ahead(piece.unit)
+        return found
+
+    def _claim_alone(self, piece: Piece) -> Need:
+        """Ask for what a piece takes, as a reader or not; see `claim`."""
         number = piece.unit
         found: Need = self._short.held(number)
         if found is None and not self._short.is_zero(number) and not self._is_spilled(piece):
@@ -160,8 +169,6 @@ class XzBlocks:
                 found = self._long.claim(number, piece.start + piece.length)
             else:
                 found = self._short.claim(number)
-        self._ahead.discard(number)
-        self._load_ahead(number)
         return found
 
     async def fill(self, piece: Piece, view: memoryview, need: Need) -> None:
@@ -227,28 +234,37 @@ class XzBlocks:
         yield from self._zeroes.extents(number, start, start + known)
         yield Extent(piece.length - known, DATA)
 
-    async def look_at(self, number: int) -> None:
-        """Find out whether a block is all zeroes, if it is so thin that it may well be.
+    async def look_at(self, numbers: Iterable[int]) -> None:
+        """Find out of blocks whether they are all zeroes, where one is so thin that it may well be.
 
-        Costs nothing for another block, and one that is too large for an answer to wait for it is
+        Costs nothing for other blocks, and one that is too large for an answer to wait for it is
         left alone. What fails here is left to who reads the block.
         """
-        block = self._index.block(number)
-        if self._loaded[number] or self._short.is_zero(number) or not _is_thin(block):
-            return
-        if not self._fits_memory(number):
-            return
-        with contextlib.suppress(DeviceError):
-            if not await self._short.is_empty(block):
-                await self.load(Piece(number, 0, block.size, 0))
+        thin = [number for number in numbers if self._may_be_empty(number)]
+        waiting = iter(thin)
 
-    async def load(self, piece: Piece) -> None:
-        """Have a piece of a block at hand, as far as there is room to keep it.
+        async def look() -> None:
+            for number in waiting:
+                await self._look_at(number)
 
-        Raises:
-            DeviceError: it cannot be fetched or decoded.
-        """
-        need = self.claim(piece)
+        async with asyncio.TaskGroup() as group:  # a round trip for each would add up
+            for _ in thin[:_LOOKS]:
+                group.create_task(look())
+
+    def _may_be_empty(self, number: int) -> bool:
+        if self._loaded[number] or self._short.is_zero(number):
+            return False
+        return _is_thin(self._index.block(number)) and self._fits_memory(number)
+
+    async def _look_at(self, number: int) -> None:
+        if self._may_be_empty(number):  # it was found since, with another one, else
+            block = self._index.block(number)
+            with contextlib.suppress(DeviceError):
+                if not await self._short.is_empty(block):
+                    await self._load(Piece(number, 0, block.size, 0))
+
+    async def _load(self, piece: Piece) -> None:
+        need = self._claim_alone(piece)
         try:
             await self.arrival(piece, need)
         finally:

@@ -1,10 +1,12 @@
-"""The xz layer ahead of its readers: packed blocks come before they are asked for."""
+"""The xz layer ahead of its readers: packed blocks of who goes in order, holes before a copy."""
 
+import asyncio
 import os
 
 import pytest
 
 from nbdserve.errors import SourceUnavailableError
+from nbdserve.extents import DATA, ZERO_HOLE
 from xz_chain import chains, noise, read_all, settle, xz
 
 BLOCK = 64 << 10
@@ -62,3 +64,13 @@ async def test_a_fetch_ahead_that_failed_is_tried_by_who_needs_it(chain):
     made.faults.fail("read", error=SourceUnavailableError("away"))
     await read_blocks(made, image, range(5, 6))  # which begins to fetch what fails
     await read_blocks(made, image, range(6, 16))
+
+
+async def test_holes_are_looked_for_all_over_the_image_at_once(chain):
+    part = noise(200_000) + bytes(200_000)
+    made = await chain(xz(part * 4, "--block-size=200000"))
+    gate = made.faults.hold("read")
+    asked = asyncio.create_task(made.layer.extents(0, 4 * len(part)))
+    await gate.waiting(4)
+    gate.release()
+    assert await asked == [(200_000, DATA), (200_000, ZERO_HOLE)] * 4
