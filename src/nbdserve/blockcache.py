@@ -60,6 +60,13 @@ class _Flight(Generic[K, V]):
         self.error: BaseException | None = None
         self.waiters: list[asyncio.Future[None]] = []
 
+    def wake(self) -> None:
+        """Have the readers that wait look again."""
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.waiters.clear()
+
 
 class Claim(Generic[K, V]):
     """One reader's claim to a load; use it as a context manager, or call `leave` once."""
@@ -71,15 +78,25 @@ class Claim(Generic[K, V]):
         self._flight: _Flight[K, V] | None = flight
         flight.readers += 1
 
-    async def wait(self, key: K) -> V:
+    async def wait(self, key: K, *, early: Callable[[], V | None] | None = None) -> V:
         """Return the block of `key` when it is loaded.
+
+        Args:
+            key: one of the flight's.
+            early: returns what will do for this reader, if the load has come so far. It is asked
+                at once, and whenever the load says that it has come further (`nudge`). The load
+                then goes on to its end, whoever waits for it.
 
         Raises:
             DeviceError: whatever the load failed with, for each of its readers.
         """
         flight = self._flight
         assert flight is not None, "wait comes before leave"
-        if flight.values is None and flight.error is None:
+        while flight.values is None and flight.error is None:
+            found = None if early is None else early()
+            if found is not None:
+                flight.kept = True
+                return found
             waiter = asyncio.get_running_loop().create_future()
             flight.waiters.append(waiter)
             await waiter
@@ -221,6 +238,17 @@ class BlockCache(Generic[K, V]):
         self._admit()
         return True
 
+    def nudge(self, key: K) -> None:
+        """Have those who wait for a load look whether it has come far enough for them."""
+        flight = self._flights.get(key)
+        if flight is not None:
+            flight.wake()
+
+    def is_awaited(self, key: K) -> bool:
+        """Tell whether somebody waits for a load."""
+        flight = self._flights.get(key)
+        return flight is not None and flight.readers > 0
+
     async def get(self, key: K, load: Load[V], weight: int) -> V:
         """Return the block of `key`: held, or from the flight under way, or loaded now."""
         value = self.get_nowait(key)
@@ -312,14 +340,10 @@ class BlockCache(Generic[K, V]):
         """Take a flight out of the books and wake its readers."""
         self._detach(flight)
         flight.error = error
-        for waiter in flight.waiters:
-            if waiter.done():
-                continue
-            if isinstance(error, asyncio.CancelledError):
+        if isinstance(error, asyncio.CancelledError):
+            for waiter in flight.waiters:
                 waiter.cancel()
-            else:
-                waiter.set_result(None)
-        flight.waiters.clear()
+        flight.wake()
 
     def _detach(self, flight: _Flight[K, V]) -> None:
         for key in flight.keys:

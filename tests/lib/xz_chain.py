@@ -15,7 +15,10 @@ from nbdserve.sources.data import DataParams, DataSource
 from nbdserve.testing.faults import FaultyDevice, RecordingDevice
 from nbdserve.threads import cpu_pool
 
-__all__ = ["Chain", "chains", "index_of", "noise", "read_all", "settle", "stored", "turns", "xz"]
+__all__ = [
+    "Chain", "Slow", "chains", "index_of", "noise", "prose", "read_all", "settle", "stored",
+    "turns", "xz",
+]  # fmt: skip
 
 
 def xz(data, *options):
@@ -28,6 +31,11 @@ def xz(data, *options):
 def noise(size, seed=1):
     """Data that does not compress."""
     return random.Random(seed).randbytes(size)
+
+
+def prose(size, seed=1):
+    """Four bits of noise a byte: coded chunks of LZMA2, of about half the size."""
+    return random.Random(seed).randbytes(size).hex().encode()[:size]
 
 
 def index_of(packed):
@@ -88,6 +96,30 @@ async def chains():
     finally:
         for made in opened:
             await made.layer.close()
+
+
+class Slow:
+    """A source that gives a stream piece by piece, when it is told to."""
+
+    def __init__(self, made, monkeypatch):
+        self.inner = made.record.stream
+        self.given = 0
+        self.allowed = 0
+        self.more = asyncio.Event()
+        monkeypatch.setattr(made.faults, "stream", self.stream)
+
+    async def stream(self, offset, length):
+        async for piece in self.inner(offset, length):
+            for at in range(0, len(piece), 4096):
+                while self.given >= self.allowed:
+                    self.more.clear()
+                    await self.more.wait()
+                self.given += 1
+                yield piece[at : at + 4096]
+
+    def allow(self, bytes_):
+        self.allowed += -(-bytes_ // 4096)
+        self.more.set()
 
 
 async def turns():

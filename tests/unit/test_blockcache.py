@@ -217,6 +217,32 @@ async def test_the_last_reader_to_leave_ends_the_load(make):
     assert await cache.get(1, Loads().of(1), 1000) == "block 1"
 
 
+async def test_who_has_enough_of_a_load_leaves_it_to_come_to_its_end(make):
+    cache, gate = make(), Gate()
+    loads = Loads(gate)
+    parts = []
+    claim = cache.start(("a",), loads.of("a"), 1000)
+    other = cache.join("a")
+    waiting = asyncio.create_task(claim.wait("a", early=lambda: parts[-1] if parts else None))
+    whole = asyncio.create_task(other.wait("a"))
+    await settle()
+    cache.nudge("a")
+    await settle()
+    assert not waiting.done(), "it has not come far enough"
+    parts.append("half of a")
+    cache.nudge("a")
+    assert await waiting == "half of a"
+    assert not whole.done()
+    for each in (claim, other):
+        assert cache.is_awaited("a")
+        each.leave()
+    whole.cancel()
+    assert not cache.is_awaited("a")
+    gate.release()
+    await settle()
+    assert cache.get_nowait("a") == "block a"
+
+
 async def test_a_reader_that_comes_while_a_load_is_being_ended_begins_anew(make):
     cache, gate = make(), Gate()
     first = asyncio.create_task(cache.get(1, Loads(gate).of(1), 1000))

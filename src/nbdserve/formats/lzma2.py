@@ -37,6 +37,7 @@ class ChunkWalk:
         self._ends: deque[int] = deque()  # of chunks, in bytes of data, not yet passed
         self._end = 0
         self._settled = 0
+        self._coded: int | None = None  # data before the first stored chunk
         self._skip = 0  # packed bytes until the next header
         self._head = bytearray()  # of a header that has come in part
         self._want = 1
@@ -64,6 +65,14 @@ class ChunkWalk:
             self._settled = self._ends.popleft()
         return self._settled
 
+    def proven(self, done: int) -> int:
+        """Tell how much of the data is settled and made of compressed chunks only.
+
+        What follows a stored chunk is left out, tested or not: it may repeat what is in that chunk.
+        """
+        settled = self.settled(done)
+        return settled if self._coded is None else min(settled, self._coded)
+
     def _header(self) -> None:
         """Read the header that is whole now, or ask for the rest of it."""
         control = self._head[0]
@@ -79,6 +88,8 @@ class ChunkWalk:
             self._want = 3
             if len(self._head) == 3:
                 size = int.from_bytes(self._head[1:3], "big") + 1
+                if self._coded is None:
+                    self._coded = self._end
                 self._next(data=size, skip=size)
         else:
             self._want = 5

@@ -57,6 +57,11 @@ class BlockDecoder:
         return self.done if self.verified else self._walk.settled(self.done)
 
     @property
+    def proven(self) -> int:
+        """Bytes of data, from the start, that are as good as a CRC32; see `formats.lzma2`."""
+        return self.done if self.verified else self._walk.proven(self.done)
+
+    @property
     def dictionary(self) -> int:
         """Bytes of memory that the decoder takes besides what it is given, about."""
         return self._walk.dictionary

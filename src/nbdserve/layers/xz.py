@@ -3,10 +3,10 @@
 The index is read once, at opening; requests are split at block boundaries and answered from the
 decoded blocks (`xzengine`), which all connections of the chain share.
 
-Invariants: no byte of a block up to `early` is served before the check of the whole block was
-verified, and none of a longer one before LZMA2's own test of it; a bad block is EIO for the reads
-that touch it and for nothing else; the image is immutable, so what is known of it once (a block of
-zeroes) stays true.
+Invariants: no byte of a block is served before LZMA2's own test of it, and of one up to `early`
+none that has no such test before the check of the whole block was verified; a bad block is EIO for
+the reads that touch it and for nothing else; the image is immutable, so what is known of it once (a
+block of zeroes) stays true.
 """
 
 import logging
@@ -21,7 +21,7 @@ from nbdserve.device import BlockSize, Capability, Device, DeviceInfo, FileRange
 from nbdserve.errors import NotSupportedError
 from nbdserve.extents import Extent, coalesce
 from nbdserve.formats.xz import XzIndex, XzLayout
-from nbdserve.params import PATH, SIZE, param
+from nbdserve.params import PATH, SIZE, choice, param
 from nbdserve.ranges import Piece
 from nbdserve.xzengine.blocks import Need, XzBlocks, leave
 from nbdserve.xzengine.indexing import index_of
@@ -68,6 +68,13 @@ class XzParams:
         help="answer reads of a block larger than this while it is being decoded, before the check"
         " at its end",
     )
+    answer: str = param(
+        choice("chunk", "block"),
+        default="chunk",
+        help="when to answer a read of a block up to `early`: chunk: once LZMA2's own test of all"
+        " chunks up to there is passed, which is as strong as a CRC32, or the block's check where"
+        " one of them has none; block: always once the check of the whole block is verified",
+    )
     max_block: int | None = param(
         SIZE,
         default=None,
@@ -86,9 +93,10 @@ class XzLayer(Layer):
     and decoded up to there, so the file should be compressed in blocks (`nbdctl pack FILE NEW.xz
     --block-size 16M`); `nbdctl inspect` tells how it is, and what a read may cost. What is decoded
     once is kept, in memory and past that on disk. Streams, stream padding and every check and
-    filter of the format are understood. A block of up to `early` is verified before a byte of it is
-    served; a larger one is served as it is decoded, each part once LZMA2's own test of it is
-    passed. A corrupt block is an I/O error for the reads that touch it, and only for those.
+    filter of the format are understood. A block is served as it is decoded, each part once LZMA2's
+    own test of it is passed; parts that have none wait for the check of the whole block, unless it
+    is larger than `early`. With `answer=block` all of a block up to `early` waits. A corrupt block
+    is an I/O error for the reads that touch it, and only for those.
 
         nbdserve --layer cow --layer xz http https://example.org/disk.img.xz
         nbdserve --layer xz:cache=512M file disk.img.xz
@@ -141,6 +149,7 @@ class XzLayer(Layer):
             budget=self._budget,
             memlimit=params.memlimit,
             early=params.early,
+            parts=params.answer == "chunk",
         )
         log.info(
             "xz opened size=%d packed=%d streams=%d blocks=%d largest=%d cache=%d",

@@ -1,10 +1,10 @@
 """The decoded blocks of one xz file: fetched once, decoded once, kept for all readers.
 
 What the `xz` layer serves from; it knows blocks and not requests. A short block is decoded in
-memory and served when it is verified (`shortblocks`); a long one is decoded into the spill file and
-served as far as it has come (`longblocks`). A reader that asks for block after block gets the next
-ones loaded ahead, as long as a core would be idle otherwise, and the packed bytes of those after
-them, as long as the link would (`packedahead`).
+memory and served when it is verified (`shortblocks`), or in parts before (`parts`); a long one is
+decoded into the spill file and served as far as it has come (`longblocks`). A reader that asks for
+block after block gets the next ones loaded ahead, as long as a core would be idle otherwise, and
+the packed bytes of those after them, as long as the link would (`packedahead`).
 
 Invariants: what is loaded ahead never exceeds a third of the budget, and nothing that was loaded
 before is loaded ahead again (four readers each going through their part of an image would else
@@ -29,10 +29,11 @@ from nbdserve.formats.xz import XzBlock, XzIndex
 from nbdserve.ranges import Piece
 from nbdserve.threads import run_cpu
 from nbdserve.xzengine.corrupt import CorruptBlocks
+from nbdserve.xzengine.held import Held
 from nbdserve.xzengine.longblocks import LongBlocks, Wait
 from nbdserve.xzengine.order import Order
 from nbdserve.xzengine.packed import PackedBlocks
-from nbdserve.xzengine.shortblocks import Held, ShortBlocks
+from nbdserve.xzengine.shortblocks import ShortBlocks
 from nbdserve.xzengine.spill import Spill
 from nbdserve.xzengine.turns import Turns
 from nbdserve.xzengine.twins import Twins
@@ -64,7 +65,8 @@ class XzBlocks:
         spill: where data goes that memory has no room for.
         budget: bytes of memory for decoded blocks, and for those being decoded.
         memlimit: bytes one decoder may use besides.
-        early: bytes of a block over which it is served before it is verified.
+        early: bytes of a block over which it is served as it comes (`longblocks`).
+        parts: whether others may be served in parts before they are verified (`parts`).
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class XzBlocks:
         budget: int,
         memlimit: int,
         early: int,
+        parts: bool,
     ) -> None:
         self._index = index
         self._spill = spill
@@ -88,7 +91,7 @@ class XzBlocks:
         turns = Turns(self._cores)
         self._short = ShortBlocks(
             index, self._packed, twins, spill, self._zeroes, turns,
-            budget=budget, memlimit=memlimit, is_urgent=self._is_urgent, on_corrupt=self._found_bad,
+            budget=budget, memlimit=memlimit, early=parts, on_corrupt=self._found_bad,
         )  # fmt: skip
         self._long = LongBlocks(
             index, self._packed, spill, self._zeroes, turns,
@@ -102,11 +105,22 @@ class XzBlocks:
 
     @classmethod
     async def open(
-        cls, inner: Device, index: XzIndex, spill: Spill, *, budget: int, memlimit: int, early: int
+        cls,
+        inner: Device,
+        index: XzIndex,
+        spill: Spill,
+        *,
+        budget: int,
+        memlimit: int,
+        early: int,
+        parts: bool,
     ) -> "XzBlocks":
         """Make the blocks of a file; ends with `close`."""
         twins = await run_cpu(Twins, index)
-        return cls(inner, index, twins, spill, budget=budget, memlimit=memlimit, early=early)
+        return cls(
+            inner, index, twins, spill,
+            budget=budget, memlimit=memlimit, early=early, parts=parts,
+        )  # fmt: skip
 
     async def close(self) -> None:
         """End all loads and drop all blocks."""
@@ -195,7 +209,7 @@ class XzBlocks:
             DeviceError: it cannot be fetched or decoded.
         """
         if isinstance(need, Claim):
-            return await need.wait(piece.unit)
+            return await self._short.parts.arrival(piece, need)
         if isinstance(need, Wait):
             try:
                 await need.wait()
@@ -344,9 +358,6 @@ class XzBlocks:
     def _is_passed(self, number: int) -> bool:
         """Tell whether a block's readers, going in order, are through with it."""
         return number not in self._ahead and self._order.is_passed(number)
-
-    def _is_urgent(self, number: int) -> bool:
-        return number not in self._ahead
 
     def _found_bad(self, number: int, exc: CorruptDataError) -> None:
         self._corrupt.found(number, exc)

@@ -1,43 +1,38 @@
-"""Blocks short enough to wait for: decoded in memory while they come, served when verified.
+"""Blocks short enough for memory: decoded while they come, served when verified, or before.
 
 Memory has a budget; what falls out of it goes to the spill file. Blocks with the same packed bytes
 are decoded once.
 
 Invariants: a block is in memory or the spill file only when its check was verified; a load that is
-cancelled has its decoder stopped before its memory counts as free.
+cancelled has its decoder stopped before its memory counts as free. What is served before is for
+`parts` to say.
 """
 
 import contextlib
 import functools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from nbdserve.blockcache import BlockCache, Claim, Weighed
 from nbdserve.errors import CorruptDataError, DeviceError
 from nbdserve.formats.xz import XzBlock, XzIndex
 from nbdserve.threads import run_cpu
+from nbdserve.xzengine.held import Held
 from nbdserve.xzengine.intake import INTAKE
 from nbdserve.xzengine.packed import PackedBlocks
+from nbdserve.xzengine.parts import Parts
 from nbdserve.xzengine.spill import Spill
 from nbdserve.xzengine.turns import Turns
 from nbdserve.xzengine.twins import Twins, digest_of
 from nbdserve.xzengine.unpacking import MemorySink, Unpacking
 from nbdserve.xzengine.zeroruns import SHORTEST, ZeroRuns
 
-__all__ = ["Held", "ShortBlocks"]
+__all__ = ["ShortBlocks"]
 
 log = logging.getLogger(__name__)
 
 _LOADS = 8  # fetches and decodes under way; the budget allows fewer of large blocks
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A decoded block: its data, or None if that is not in memory (zeroes, or spilled)."""
-
-    data: memoryview | None
 
 
 _NOT_IN_MEMORY: Final = Held(None)
@@ -55,7 +50,7 @@ class ShortBlocks:
         turns: at the cores.
         budget: bytes of memory for decoded blocks, and for those being decoded.
         memlimit: bytes one decoder may use besides.
-        is_urgent: tells whether somebody waits for a block.
+        early: whether a part of a block may be served before the check of all of it.
         on_corrupt: called with a block's number and why it is corrupt.
     """
 
@@ -70,7 +65,7 @@ class ShortBlocks:
         *,
         budget: int,
         memlimit: int,
-        is_urgent: Callable[[int], bool],
+        early: bool,
         on_corrupt: Callable[[int, CorruptDataError], None],
     ) -> None:
         self._index = index
@@ -80,12 +75,13 @@ class ShortBlocks:
         self._zeroes = zeroes
         self._turns = turns
         self._memlimit = memlimit
-        self._is_urgent = is_urgent
         self._on_corrupt = on_corrupt
         self.memory: BlockCache[int, Held] = BlockCache(
             budget, loads=_LOADS, evicted=self._move_out
         )
         """The blocks in memory, and the loads under way."""
+        self.parts = Parts(self.memory, early=early)
+        """What may be served of the blocks that are being decoded."""
         self._zero = bytearray(index.blocks)  # 1 if it is known to hold zeroes only
         self._empty_shapes: set[tuple[int, int]] = set()  # sizes of blocks found to be zeroes
         self.decoded = 0
@@ -160,8 +156,10 @@ class ShortBlocks:
             return (await self._decode(block),)
         except CorruptDataError as exc:
             self._on_corrupt(number, exc)
-            log.warning("%s", exc)
+            _tell_of(exc, self.parts.fail(number))
             raise
+        finally:
+            self.parts.end(number)
 
     async def _decode(self, block: XzBlock) -> Weighed[Held]:
         if self.comes_alone(block.number):
@@ -201,25 +199,28 @@ class ShortBlocks:
         return Weighed(held, len(held.data))
 
     async def _unpack_stream(self, block: XzBlock) -> Weighed[Held]:
-        urgent = functools.partial(self._is_urgent, block.number)
-        sink = MemorySink(block.size)
+        sink = self.parts.begin(block)
         unpacking = Unpacking(block, sink, memlimit=self._memlimit)
         async with self._packed.intake(block) as intake:
             await self._spill.settle()  # while the first bytes are on their way
             while not unpacking.verified:
                 if unpacking.is_hungry:
                     unpacking.give(await intake.take())
-                await self._turns.run(unpacking.step, urgent=urgent)
+                await self._step(unpacking)
+                self.parts.publish(unpacking)
         return self._keep(unpacking, sink)
 
     async def _unpack(self, block: XzBlock, packed: memoryview) -> Weighed[Held]:
-        urgent = functools.partial(self._is_urgent, block.number)
         sink = MemorySink(block.size)
         unpacking = Unpacking(block, sink, memlimit=self._memlimit)
         unpacking.give((packed,))
         while not unpacking.verified:
-            await self._turns.run(unpacking.step, urgent=urgent)
+            await self._step(unpacking)
         return self._keep(unpacking, sink)
+
+    async def _step(self, unpacking: Unpacking) -> None:
+        urgent = functools.partial(self.memory.is_awaited, unpacking.block.number)
+        await self._turns.run(unpacking.step, urgent=urgent)
 
     def _keep(self, unpacking: Unpacking, sink: MemorySink) -> Weighed[Held]:
         number = unpacking.block.number
@@ -232,3 +233,10 @@ class ShortBlocks:
             self._zeroes.forget(number)
             self._zeroes.add(number, unpacking.take_zeroes())
         return Weighed(Held(sink.data), sink.weight)
+
+
+def _tell_of(exc: CorruptDataError, served: int) -> None:
+    if served:
+        log.error("%s; %d bytes of it were answered before its check", exc, served)
+    else:
+        log.warning("%s", exc)

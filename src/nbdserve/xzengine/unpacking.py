@@ -120,6 +120,11 @@ class Unpacking:
         return self._decoder.settled
 
     @property
+    def proven(self) -> int:
+        """Likewise, but only what is good without the check at the block's end."""
+        return self._decoder.proven
+
+    @property
     def verified(self) -> bool:
         """Whether all of the block is stored and has passed its check."""
         return self._decoder.verified

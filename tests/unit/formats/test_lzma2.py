@@ -53,6 +53,20 @@ def test_a_chunk_is_settled_only_when_the_next_one_has_given_data():
     assert walk.settled(ends[3] + 1) == ends[3]
 
 
+def test_nothing_is_proven_from_the_first_stored_chunk_on():
+    data = PROSE[:300_000] + NOISE[:300_000] + PROSE[:300_000]
+    block, packed = block_of(lzma.compress(data, preset=1))
+    walk = ChunkWalk()
+    walk.feed(packed[block.lead :])
+    proven = walk.proven(len(data) + 1)
+    assert 0 < proven <= 300_000 + 65536
+    assert walk.settled(len(data) + 1) == len(data)
+    coded = ChunkWalk()
+    block, packed = block_of(lzma.compress(PROSE, preset=1))
+    coded.feed(packed[block.lead :])
+    assert coded.proven(len(PROSE) + 1) == len(PROSE)
+
+
 def feed_all(decoder, packed, out):
     for at in range(0, len(packed), 10_000):
         for chunk in decoder.feed(bytes(packed[at : at + 10_000])):

@@ -12,14 +12,9 @@ from xz.common import create_xz_index_footer
 from nbdserve.errors import CorruptDataError, DeviceError, NoSpaceError, SourceUnavailableError
 from nbdserve.extents import DATA, ZERO_HOLE
 from nbdserve.xzengine import blocks, longblocks, spill
-from xz_chain import chains, index_of, noise, read_all, settle, stored, xz
+from xz_chain import Slow, chains, index_of, noise, prose, read_all, settle, stored, xz
 
 MIB = 1 << 20
-
-
-def prose(size, seed=1):
-    """Four bits of noise a byte: coded chunks of LZMA2, of about half the size."""
-    return random.Random(seed).randbytes(size).hex().encode()[:size]
 
 
 @pytest.fixture
@@ -49,30 +44,6 @@ async def test_what_is_decoded_is_sent_from_the_file_at_once(chain):
     assert os.pread(found.fd, 5000, found.offset) == image[1_000_000:][:5000]
 
 
-class Slow:
-    """A source that gives a stream piece by piece, when it is told to."""
-
-    def __init__(self, made, monkeypatch):
-        self.inner = made.record.stream
-        self.given = 0
-        self.allowed = 0
-        self.more = asyncio.Event()
-        monkeypatch.setattr(made.faults, "stream", self.stream)
-
-    async def stream(self, offset, length):
-        async for piece in self.inner(offset, length):
-            for at in range(0, len(piece), 4096):
-                while self.given >= self.allowed:
-                    self.more.clear()
-                    await self.more.wait()
-                self.given += 1
-                yield piece[at : at + 4096]
-
-    def allow(self, bytes_):
-        self.allowed += -(-bytes_ // 4096)
-        self.more.set()
-
-
 async def test_a_read_is_answered_long_before_the_block_has_come(chain, monkeypatch):
     image = prose(4 * MIB)
     packed = xz(image)
@@ -86,10 +57,10 @@ async def test_a_read_is_answered_long_before_the_block_has_come(chain, monkeypa
     assert made.layer.status()["packed_reads"] == 1
 
 
-async def test_a_short_block_is_not_answered_before_it_is_verified(chain, monkeypatch):
+async def test_a_short_block_is_not_answered_before_it_is_verified_if_told_so(chain, monkeypatch):
     image = prose(MIB)
     packed = xz(image)
-    made = await chain(packed, early=MIB)
+    made = await chain(packed, early=MIB, answer="block")
     slow = Slow(made, monkeypatch)
     slow.allow(len(packed) - 8192)
     reader = asyncio.create_task(made.layer.read(0, 10))

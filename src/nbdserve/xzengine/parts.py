@@ -1,0 +1,83 @@
+"""What of a block in memory may be served while it is being decoded.
+
+Compressed LZMA2 chunks, from the block's start on, as soon as each has passed liblzma's test of it:
+damage passes that as seldom as it passes a CRC32, the check that many files have. Stored chunks
+have no such test, and what follows one may repeat what is in it; so of these a reader waits for the
+check of the whole block. A block that fails it is not served before its check again.
+"""
+
+from nbdserve.blockcache import BlockCache, Claim
+from nbdserve.buffers import zeroed_buffer
+from nbdserve.formats.xz import XzBlock
+from nbdserve.ranges import Piece
+from nbdserve.xzengine.held import Held
+from nbdserve.xzengine.unpacking import MemorySink, Unpacking
+
+__all__ = ["Parts"]
+
+
+class Parts:
+    """The blocks that are being decoded in memory, as far as they have come.
+
+    Args:
+        memory: where they will be held, and who waits for them.
+        early: whether anything is served before the check of its block.
+    """
+
+    def __init__(self, memory: BlockCache[int, Held], *, early: bool) -> None:
+        self._memory = memory
+        self._early = early
+        self._parts: dict[int, _Part] = {}
+        self._distrusted: set[int] = set()
+
+    def begin(self, block: XzBlock) -> MemorySink:
+        """Return where the data of a block goes that is decoded from now on."""
+        part = self._parts[block.number] = _Part(block.size)
+        return part.sink
+
+    def publish(self, unpacking: Unpacking) -> None:
+        """Serve what has come; while no step of the decoder is running."""
+        number = unpacking.block.number
+        part = self._parts[number]
+        if self._early and number not in self._distrusted and unpacking.proven > part.proven:
+            part.proven = unpacking.proven
+            self._memory.nudge(number)
+
+    def end(self, number: int) -> None:
+        """Serve nothing more of a block; no harm if it was not begun."""
+        self._parts.pop(number, None)
+
+    def fail(self, number: int) -> int:
+        """Note that a block is corrupt; tell how many bytes of it, from its start, were served."""
+        self._distrusted.add(number)
+        part = self._parts.get(number)
+        return 0 if part is None else part.served
+
+    async def arrival(self, piece: Piece, claim: Claim[int, Held]) -> Held:
+        """Wait until a piece of a block that was claimed may be served.
+
+        Raises:
+            DeviceError: it cannot be fetched or decoded.
+        """
+        return await claim.wait(piece.unit, early=lambda: self._served(piece))
+
+    def _served(self, piece: Piece) -> Held | None:
+        part = self._parts.get(piece.unit)
+        end = piece.start + piece.length
+        if part is None or part.proven < end:
+            return None
+        part.served = max(part.served, end)
+        data = part.sink.data
+        return Held(zeroed_buffer(part.size) if data is None else data)
+
+
+class _Part:
+    """A block that is being decoded: bytes from its start that may be served, and that were."""
+
+    __slots__ = ("proven", "served", "sink", "size")
+
+    def __init__(self, size: int) -> None:
+        self.sink = MemorySink(size)
+        self.size = size
+        self.proven = 0
+        self.served = 0
