@@ -49,7 +49,7 @@ class XzParams:
     cache: int | None = param(
         SIZE,
         default=None,
-        help="memory for blocks, being decoded or decoded, and an eighth of it more for packed ones"
+        help="memory for blocks, being decoded or decoded, and a tenth of it more for packed ones"
         " fetched ahead; more lets more cores decode at once (default: 80M, or as much as four"
         " blocks of up to `early`, but at most 1G)",
     )

@@ -27,7 +27,7 @@ class Intake:
         stream: where the bytes come from; closed at the end.
         length: how many it brings.
         limit: bytes that may lie untaken before no more are received.
-        moved: called when bytes have come, and when no more will.
+        moved: called when bytes have come or were taken, and when no more will come.
     """
 
     def __init__(
@@ -56,6 +56,11 @@ class Intake:
         return 0 if self._over else self._missing
 
     @property
+    def lying(self) -> int:
+        """Bytes that have come and were not taken yet."""
+        return self._size
+
+    @property
     def failed(self) -> bool:
         """Whether the stream has failed."""
         return self._error is not None
@@ -68,6 +73,7 @@ class Intake:
     async def close(self) -> None:
         """End it, and wait until the stream is closed."""
         self._over = True  # a task that is cancelled before it ran does not say so
+        self._put_away()
         if self._task is not None:
             self._task.cancel()
             await end_of(self._task)
@@ -92,9 +98,9 @@ class Intake:
         if not self._pieces:
             raise self._error or SourceUnavailableError("xz: the file ended within a block")
         taken = list(self._pieces)
-        self._pieces.clear()
-        self._size = 0
+        self._put_away()
         self._taken.set()
+        self._tell()
         return taken
 
     async def _receive(self) -> None:
@@ -120,6 +126,10 @@ class Intake:
         self._missing -= len(piece)
         self._arrived.set()
         self._tell()
+
+    def _put_away(self) -> None:
+        self._pieces.clear()
+        self._size = 0
 
     def _tell(self) -> None:
         if self._moved is not None:

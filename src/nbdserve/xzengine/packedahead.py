@@ -18,7 +18,7 @@ from nbdserve.xzengine.intake import Intake
 __all__ = ["PackedAhead"]
 
 _LITTLE: Final = 1 << 20  # bytes still to come: two round trips of 40 ms at 100 Mbit/s
-_STREAMS: Final = 4  # at once, where blocks are short: half of what a host is asked for
+_STREAMS: Final = 3  # at once, where blocks are short; a host is asked for 4 at first: one is left
 
 
 class PackedAhead:
@@ -38,6 +38,7 @@ class PackedAhead:
         self._make = make
         self._intakes: dict[int, Intake] = {}  # not taken yet, the first begun first
         self._held: dict[int, int] = {}  # bytes of memory for each of them
+        self._taken: list[Intake] = []  # of which bytes lie there still
         self._live: list[Intake] = []  # these and those of others, while the link is on them
         self._wanted: list[int] = []  # the next one last
         self._is_passed: Callable[[int], bool] = bool
@@ -75,7 +76,9 @@ class PackedAhead:
         if self._intakes[number].failed:  # a while ago, maybe; the caller's own try tells
             self._drop(number)
             return None
-        return self._pop(number)
+        intake = self._pop(number)
+        self._taken.append(intake)
+        return intake
 
     def watch(self, intake: Intake) -> Intake:
         """Count what somebody else fetches as well."""
@@ -83,7 +86,10 @@ class PackedAhead:
         return intake
 
     def move_on(self) -> None:
-        """Begin the next blocks if the link is about to be idle; called whenever bytes came."""
+        """Begin the next blocks if the link is about to be idle.
+
+        To be called whenever bytes came, or were taken.
+        """
         while self._wanted:
             self._live = [intake for intake in self._live if intake.missing]
             left = sum(intake.missing for intake in self._live)
@@ -101,10 +107,12 @@ class PackedAhead:
         self._intakes[number].start()
 
     def _room(self, wanted: int) -> int:
+        self._taken = [intake for intake in self._taken if intake.lying]
+        free = self._limit - sum(intake.lying for intake in self._taken)
         for number in list(self._intakes):
-            if self._limit - sum(self._held.values()) < wanted and self._is_passed(number):
+            if free - sum(self._held.values()) < wanted and self._is_passed(number):
                 self._drop(number)
-        return self._limit - sum(self._held.values())
+        return free - sum(self._held.values())
 
     def _drop(self, number: int) -> None:
         task = asyncio.get_running_loop().create_task(self._pop(number).close())

@@ -41,7 +41,7 @@ async def test_packed_blocks_follow_a_reader_in_order_and_are_fetched_once(chain
     assert len(made.fetched) == len(set(made.fetched)) == 16
 
 
-async def test_what_is_fetched_ahead_is_an_eighth_of_the_cache(chain):
+async def test_what_is_fetched_ahead_is_a_tenth_of_the_cache(chain):
     image = uneven(16)
     made = await chain(xz(image, f"--block-size={BLOCK}"), cache=12 * BLOCK)
     await read_blocks(made, image, range(8))

@@ -132,6 +132,10 @@ async def test_it_tells_what_is_missing_and_when_that_changes():
     intake.start()
     await turns()
     assert missing == [2, 0, 0]
+    assert intake.lying == 4
+    await intake.take()
+    assert len(missing) == 4
+    assert intake.lying == 0
     assert not intake.failed
     await intake.close()
 
@@ -146,4 +150,4 @@ async def test_what_is_cut_short_or_closed_has_nothing_missing():
     early = Intake(Stream([b"ab"])(), 4, limit=100)
     early.start()
     await early.close()  # before it ran at all
-    assert early.missing == 0
+    assert early.missing == early.lying == 0
