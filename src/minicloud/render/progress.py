@@ -70,7 +70,8 @@ class TerminalReporter:
             self.progress(0, 0, "")
 
     def pause(self) -> None:
-        """Leave the terminal to somebody else: a question, a console, the outcome."""
+        """Leave the terminal to somebody else, until the next step: a question, a console."""
+        self._text = ""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None

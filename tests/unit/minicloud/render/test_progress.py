@@ -58,3 +58,13 @@ def test_the_terminal_can_be_given_away_and_taken_back(terminal):
         report.step("second")
         report.tick()
     assert "second" in terminal.getvalue()
+
+
+def test_a_terminal_that_was_given_away_is_left_alone_until_the_next_step(terminal):
+    with TerminalReporter(is_shown=True, out=terminal) as report:
+        report.step("first")
+        report.tick()
+        report.pause()
+        before = terminal.getvalue()
+        report.tick()
+        assert terminal.getvalue() == before
