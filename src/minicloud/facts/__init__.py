@@ -1,0 +1,1 @@
+"""What a tool or a daemon printed, turned into values: pure."""
