@@ -1,0 +1,125 @@
+"""What leases, the guest's agent and the node's ARP table say of a guest's addresses.
+
+A source that is not there costs nothing: the agent is asked only where one is connected to its
+channel. One that is connected and hangs is given up by libvirt itself after 5 s
+(VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_DEFAULT); what the other sources said is not lost by that.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from minicloud.domain.devices import parse_devices
+from minicloud.facts.addresses import useful_addresses
+from minicloud.facts.neighbours import parse_arp
+from minicloud.hypervisor.binding import libvirt_module
+from minicloud.model.address import Address, AddressSource, Seen
+
+if TYPE_CHECKING:
+    from minicloud.hypervisor.driver import Hypervisor
+    from minicloud.ssh.session import Session
+
+__all__ = ["Sightings", "look_around", "sight"]
+
+_ASKING: Final = 15.0  # seconds: an agent that hangs costs libvirt 5, or twice that
+_NO_AGENT: Final = "no guest agent is connected"
+
+
+@dataclass(frozen=True, slots=True)
+class Sightings:
+    """What was said of one guest.
+
+    Attributes:
+        seen: by source.
+        silent: source → why it said nothing; a source that knows no address is in neither.
+        macs: of the guest's cards.
+    """
+
+    seen: dict[AddressSource, tuple[Seen, ...]]
+    silent: dict[AddressSource, str]
+    macs: frozenset[str]
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Those somebody may reach the guest by, the most trusted first."""
+        return useful_addresses(self.seen, self.macs)
+
+
+async def look_around(
+    hypervisor: "Hypervisor", session: "Session", uuid: str, *, only_first: bool = False
+) -> Sightings:
+    """Ask all sources about a running guest.
+
+    Args:
+        hypervisor: of its node.
+        session: to its node; used where libvirt cannot read the ARP table.
+        uuid: of the guest.
+        only_first: ask no further once a source knows an address of use.
+
+    Raises:
+        NodeError: the guest is gone, or the connection.
+    """
+    sightings = await hypervisor.call(sight(uuid, only_first=only_first), deadline=_ASKING)
+    if AddressSource.ARP in sightings.silent:
+        table = await session.run(["cat", "/proc/net/arp"])
+        if table.status == 0:
+            del sightings.silent[AddressSource.ARP]
+            seen = parse_arp(table.stdout.decode(errors="replace"), sightings.macs)
+            sightings.seen.update({AddressSource.ARP: seen} if seen else {})
+    return sightings
+
+
+def sight(uuid: str, *, only_first: bool = False) -> Callable[[Any], Sightings]:
+    """Ask the sources about a running guest, the most trusted first.
+
+    Args:
+        uuid: of the guest.
+        only_first: ask no further once a source knows an address of use.
+    """
+
+    def work(connection: Any) -> Sightings:
+        domain = connection.lookupByUUIDString(uuid)
+        devices = parse_devices(domain.XMLDesc())
+        sightings = Sightings({}, {}, frozenset(card.mac for card in devices.cards))
+        for source in AddressSource:
+            if source is AddressSource.AGENT and not devices.is_agent_there:
+                sightings.silent[source] = _NO_AGENT
+                continue
+            _ask(domain, source, sightings)
+            if only_first and sightings.addresses:
+                break
+        return sightings
+
+    return work
+
+
+def _ask(domain: Any, source: AddressSource, sightings: Sightings) -> None:
+    lib = libvirt_module()
+    number = {
+        AddressSource.LEASE: lib.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
+        AddressSource.AGENT: lib.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT,
+        AddressSource.ARP: lib.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
+    }[source]
+    try:
+        seen = _read(domain.interfaceAddresses(number))
+    except lib.libvirtError as exc:
+        is_gone = exc.get_error_code() == lib.VIR_ERR_NO_DOMAIN
+        if is_gone or exc.get_error_domain() == lib.VIR_FROM_RPC:
+            raise  # it is not the source: the guest is gone, or the connection
+        sightings.silent[source] = exc.get_error_message()
+        return
+    if seen:
+        sightings.seen[source] = seen
+
+
+def _read(interfaces: dict[str, dict[str, Any]]) -> tuple[Seen, ...]:
+    return tuple(
+        Seen(
+            address=one["addr"],
+            prefix=one["prefix"] or 0,
+            mac=(facts.get("hwaddr") or "").lower(),
+            interface=name,
+        )
+        for name, facts in interfaces.items()
+        for one in facts.get("addrs") or ()
+    )
