@@ -21,6 +21,7 @@ from minicloud.model.view import Outcome
 from minicloud.render.output import clear, print_outcome
 from minicloud.render.progress import TerminalReporter
 from minicloud.render.question import ask
+from minicloud.render.terminal import StandardTerminal
 from minicloud.storage.exchange import Dial, Reader, Writer
 from minicloud.storage.service import Storage
 from nbdserve.params import closest
@@ -124,7 +125,7 @@ async def _context(arguments: argparse.Namespace) -> AsyncIterator[Context]:
             yield Context(
                 inventory=inventory, cluster=cluster, storage=storage, only=tuple(arguments.node),
                 dry_run=getattr(arguments, "dry_run", False), timeout=arguments.timeout,
-                report=report, ask=asking,
+                report=report, ask=asking, terminal=StandardTerminal(),
             )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What every command is given."""
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,7 +9,7 @@ from minicloud.cluster import Cluster
 from minicloud.model.inventory import Inventory
 from minicloud.storage.service import Storage
 
-__all__ = ["Context", "Reporter"]
+__all__ = ["Context", "Reporter", "Terminal"]
 
 
 class Reporter(Protocol):
@@ -27,6 +28,29 @@ class Reporter(Protocol):
         """Leave the terminal to somebody else: a question, a console."""
 
 
+class Terminal(Protocol):
+    """Where the operator sits, for what cannot wait for the command's end."""
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether somebody types."""
+
+    def say(self, line: str) -> None:
+        """Tell something now, beside the result."""
+
+    def show(self, line: str) -> None:
+        """Print a line of the result now."""
+
+    def raw(self) -> contextlib.AbstractContextManager[None]:
+        """Have every key as it is."""
+
+    async def read(self) -> bytes:
+        """Wait for keys; b"" when there will be none any more."""
+
+    async def write(self, data: bytes) -> None:
+        """Print bytes as they are; OSError where nobody reads them any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """The run of one command.
@@ -40,6 +64,7 @@ class Context:
         timeout: seconds for the whole command, or None for the command's own.
         report: progress.
         ask: puts a yes-or-no question to the operator; False where there is none to ask.
+        terminal: the operator's, for a console or a program of its own.
     """
 
     inventory: Inventory
@@ -50,3 +75,4 @@ class Context:
     timeout: float | None
     report: Reporter
     ask: Callable[[str], Awaitable[bool]]
+    terminal: Terminal
