@@ -28,6 +28,10 @@ __all__ = ["COMMANDS", "main", "parser"]
 COMMANDS: Final[Mapping[str, str]] = {
     "status": "what each node has, uses and has free, or why it does not answer",
     "list": "the guests of all nodes",
+    "start": "start guests that are off",
+    "stop": "stop guests: ask first, force after a time",
+    "reboot": "start guests anew: ask first, reset after a time",
+    "resume": "let paused guests go on, once their disks are served again",
     "image": "the catalogue of templates, and a check of their images",
     "completion": "print what makes a shell complete minicloud's words",
 }
