@@ -28,10 +28,12 @@ __all__ = ["COMMANDS", "main", "parser"]
 COMMANDS: Final[Mapping[str, str]] = {
     "status": "what each node has, uses and has free, or why it does not answer",
     "list": "the guests of all nodes",
+    "info": "a guest in full: state, disks, exports, addresses, where it came from",
     "start": "start guests that are off",
     "stop": "stop guests: ask first, force after a time",
     "reboot": "start guests anew: ask first, reset after a time",
     "resume": "let paused guests go on, once their disks are served again",
+    "ip": "where a guest can be reached: by lease, guest agent and ARP",
     "image": "the catalogue of templates, and a check of their images",
     "completion": "print what makes a shell complete minicloud's words",
 }
