@@ -34,6 +34,9 @@ COMMANDS: Final[Mapping[str, str]] = {
     "reboot": "start guests anew: ask first, reset after a time",
     "resume": "let paused guests go on, once their disks are served again",
     "ip": "where a guest can be reached: by lease, guest agent and ARP",
+    "console": "a guest's serial console; ^] ends it",
+    "viewer": "a guest's screen, in virt-viewer",
+    "ssh": "log in to a guest through its node, or run a command there",
     "image": "the catalogue of templates, and a check of their images",
     "completion": "print what makes a shell complete minicloud's words",
 }
