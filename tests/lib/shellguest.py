@@ -19,7 +19,7 @@ READY = "GUEST-READY"
 
 _INIT = f"""#!/bin/busybox sh
 /bin/busybox --install -s /bin
-export PATH=/bin HOME=/root
+export PATH=/bin HOME=/home
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /run/sshd; mount -t devpts devpts /dev/pts
 while read module; do insmod /lib/modules/$module; done < /lib/modules/order
@@ -28,7 +28,7 @@ pressed() {{ echo GUEST-BUTTON; poweroff -f; }}
 ip link set lo up
 if [ -n "$(given ip)" ]; then ip link set eth0 up; ip addr add "$(given ip)" dev eth0; fi
 if [ -n "$(given key)" ]; then
-  given key | tr ':' ' ' > /root/.ssh/authorized_keys
+  given key | tr ':' ' ' > /home/.ssh/authorized_keys
   ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/key
   /usr/sbin/sshd -f /etc/ssh/sshd_config
 fi
@@ -44,7 +44,7 @@ UsePAM no
 StrictModes no
 PasswordAuthentication no
 PermitRootLogin yes
-AuthorizedKeysFile /root/.ssh/authorized_keys
+AuthorizedKeysFile /home/.ssh/authorized_keys
 """
 
 
@@ -62,7 +62,7 @@ def shell_guest(folder: Path, cache: Path) -> tuple[Path, Path]:
     tree = folder / "shellguest.tree"
     shutil.rmtree(tree, ignore_errors=True)
     for name in (
-        "bin", "proc", "sys", "dev", "run", "lib/modules", "root/.ssh", "etc/ssh", "var/empty"
+        "bin", "proc", "sys", "dev", "run", "lib/modules", "home/.ssh", "etc/ssh", "var/empty"
     ):  # fmt: skip
         (tree / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", tree / "bin/busybox")
@@ -90,7 +90,7 @@ def _sshd(tree: Path) -> None:
     shutil.copy(tree / "usr/bin/ssh-keygen", tree / "bin/ssh-keygen")
     (tree / "etc/ssh/sshd_config").write_text(_SSHD)
     (tree / "etc/passwd").write_text(
-        "root::0:0:root:/root:/bin/sh\nsshd:x:100:100::/run/sshd:/bin/false\n"
+        "root::0:0:root:/home:/bin/sh\nsshd:x:100:100::/run/sshd:/bin/false\n"
     )
     (tree / "etc/group").write_text("root:x:0:\nsshd:x:100:\n")
 

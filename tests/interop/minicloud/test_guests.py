@@ -273,7 +273,7 @@ def test_a_guest_is_reached_by_ssh_through_its_node(define, minicloud, seat, lab
     assert document["addresses"][0]["address"] == address
     assert document["addresses"][0]["sources"] == ["arp"]
     status, document, _ = minicloud("ssh", *login, "web", "echo $HOME; exit 7")
-    assert (status, document["stdout"], document["status"]) == (7, "/root\n", 7)
+    assert (status, document["stdout"], document["status"]) == (7, "/home\n", 7)
     known = Path(os.environ["MINICLOUD_KNOWN_HOSTS"] + ".guests")
     assert uuid in known.read_text()
 
