@@ -7,7 +7,7 @@ An operator's patience is the only limit; a guest that does not listen is forced
 
 import asyncio
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _LOOK_AGAIN: Final = 5.0  # seconds between looks while events are waited for
+_PAUSES: Final = (0.1, 0.3, 0.6, 1.0)  # seconds between tries to resume; a round trip or some
 _KILLING: Final = 30.0  # seconds: libvirt gives qemu 10 s to end by SIGTERM and 5 by SIGKILL
 _STARTING: Final = 60.0  # seconds: qemu opens every disk before libvirtd answers
 _ASKING: Final = 15.0  # seconds: an agent that hangs costs libvirt 5 of them
@@ -181,21 +182,40 @@ async def reboot(
     return Rebooted(was_forced=True, is_off=False, seconds=_now() - begun)
 
 
-async def resume(hypervisor: "Hypervisor", uuid: str, *, proof: float) -> Resumed:
+async def resume(
+    hypervisor: "Hypervisor", uuid: str, *, proof: float, pauses: Sequence[float] = _PAUSES
+) -> Resumed:
     """Let a paused or suspended guest go on, and see whether it does.
+
+    A guest that pauses again at once is resumed again: to a server that was away, qemu begins to
+    connect anew when a request comes, which fails meanwhile, and so pauses the guest once more.
 
     Args:
         hypervisor: of its node.
         uuid: of the guest.
         proof: seconds it has to go on without pausing again: what failed is tried again at once.
+        pauses: seconds before each further try.
     """
     async with Watch(hypervisor, uuid) as watch:
-        await hypervisor.call(_wake(uuid))
-        end = _now() + proof
-        while (left := end - _now()) > 0:
-            if await watch.next(left) in (Happening.PAUSED, Happening.STOPPED):
-                break
-    return Resumed(await hypervisor.call(look(uuid)))
+        left = iter(pauses)
+        while True:
+            await hypervisor.call(_wake(uuid))
+            power = await _after(hypervisor, watch, uuid, proof)
+            pause = next(left, None)
+            if pause is None or power.state is not GuestState.PAUSED:
+                return Resumed(power)
+            await asyncio.sleep(pause)
+
+
+async def _after(hypervisor: "Hypervisor", watch: Watch, uuid: str, seconds: float) -> Power:
+    """Tell how a guest is after so long, or as soon as it is found paused or off."""
+    end = _now() + seconds
+    while (left := end - _now()) > 0:
+        if await watch.next(left) in (Happening.PAUSED, Happening.STOPPED):
+            power = await hypervisor.call(look(uuid))  # the event may be from before it was resumed
+            if power.is_off or power.state is GuestState.PAUSED:
+                return power
+    return await hypervisor.call(look(uuid))
 
 
 async def until_off(hypervisor: "Hypervisor", uuid: str, seconds: float) -> Power:

@@ -94,13 +94,30 @@ async def test_a_resumed_guest_runs(node):
     assert resumed.power.state is GuestState.RUNNING
 
 
-async def test_a_guest_that_pauses_again_is_told_at_once(node):
+async def pausing_again(node, times):
+    """Resume a guest that pauses again so many times."""
     uuid = await node.uuid("a")
     await node.act("a", "suspend")
-    resuming = asyncio.create_task(power.resume(node, uuid, proof=3600))
-    await node.called(4)  # both of ours, its watch, its waking
-    await node.act("a", "suspend")
+    resuming = asyncio.create_task(power.resume(node, uuid, proof=3600, pauses=(0, 0, 0)))
+    calls = 3  # both of ours, its watch
+    for _ in range(times):
+        await node.called(calls + 1)  # its waking
+        await node.act("a", "suspend")
+        calls += 3  # that, ours, its look
+    return resuming
+
+
+async def test_a_guest_that_keeps_pausing_is_told_at_last(node):
+    resuming = await pausing_again(node, 4)
     assert (await resuming).power.state is GuestState.PAUSED
+
+
+async def test_a_guest_that_pauses_again_is_resumed_again(node):
+    resuming = await pausing_again(node, 2)
+    await node.called(10)  # its third waking
+    assert not resuming.done()
+    await node.act("a", "destroy")  # ends the waiting
+    assert (await resuming).power.is_off
 
 
 async def test_a_guest_that_is_off_starts(node):
