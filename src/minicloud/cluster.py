@@ -20,6 +20,7 @@ from typing import Any, Final, Self, TypeVar
 
 from minicloud.deadline import within
 from minicloud.errors import MinicloudError, NodeError, Reason, UsageError
+from minicloud.hypervisor.binding import preload
 from minicloud.hypervisor.driver import Hypervisor
 from minicloud.hypervisor.facts import read_facts
 from minicloud.hypervisor.virsh import facts_by_virsh
@@ -278,6 +279,7 @@ class Cluster:
                 session.cut()
 
     async def _ask_facts(self, name: str, *, with_origin: bool) -> NodeFacts:
+        preload()
         session = await self.session(name)
         try:
             hypervisor = await self.hypervisor(name)

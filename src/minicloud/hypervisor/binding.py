@@ -4,14 +4,16 @@ It is a C extension that has to be built, so minicloud runs without it as far as
 (`status` by virsh). What it prints to standard error by itself is dropped, as it is raised too.
 """
 
+import contextlib
 import functools
 import importlib
+import threading
 from types import ModuleType
 from typing import Any, Final
 
 from minicloud.errors import NodeError, Reason
 
-__all__ = ["libvirt_module", "told"]
+__all__ = ["libvirt_module", "preload", "told"]
 
 _INSTALL: Final = "pip install libvirt-python (needs libvirt-dev, pkg-config and a C compiler)"
 
@@ -29,6 +31,20 @@ def libvirt_module() -> ModuleType:
         raise NodeError(Reason.TOOL, "libvirt-python is not installed here", _INSTALL) from exc
     libvirt.registerErrorHandler(_say_nothing, None)
     return libvirt
+
+
+@functools.cache
+def preload() -> None:
+    """Begin to import libvirt in a thread, while the first node is still being connected to.
+
+    The import takes as long as a login. That it fails is said by whoever needs it.
+    """
+
+    def load() -> None:
+        with contextlib.suppress(NodeError):
+            libvirt_module()
+
+    threading.Thread(target=load, name="import libvirt", daemon=True).start()
 
 
 def told(exc: Any) -> NodeError:

@@ -32,7 +32,7 @@ _alive: set["Link"] = set()
 
 
 class Link:
-    """A connection to the libvirtd of a node; made by `open_link`."""
+    """A connection to the libvirtd of a node; made by `Link.open`."""
 
     def __init__(self, session: Session, opener: Opener) -> None:
         self._session = session
