@@ -12,18 +12,21 @@ from minicloud.errors import UsageError
 
 __all__ = [
     "GUEST_PREFIX",
+    "RECORD_PREFIX",
     "SEED_PREFIX",
     "check_name",
     "guest_export_name",
     "guest_of",
     "mac_of",
     "overlay_path",
+    "record_export_name",
     "seed_export_name",
     "split_target",
 ]
 
 GUEST_PREFIX: Final = "guest/"
 SEED_PREFIX: Final = "seed/"
+RECORD_PREFIX: Final = "domain/"
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
 _SUFFIX: Final = ".cow"
@@ -72,6 +75,11 @@ def seed_export_name(name: str) -> str:
     return f"{SEED_PREFIX}{name}"
 
 
+def record_export_name(name: str) -> str:
+    """Name the export that keeps a guest's definition."""
+    return f"{RECORD_PREFIX}{name}"
+
+
 def overlay_path(folder: str, name: str) -> str:
     """Name the file that keeps what a guest writes, on the machine of the exports."""
     return f"{folder.rstrip('/')}/{name}{_SUFFIX}"
@@ -79,7 +87,7 @@ def overlay_path(folder: str, name: str) -> str:
 
 def guest_of(thing: str) -> str | None:
     """Tell whose an export (by name) or an overlay (by path) is; None if it is no guest's."""
-    for prefix in (GUEST_PREFIX, SEED_PREFIX):
+    for prefix in (GUEST_PREFIX, SEED_PREFIX, RECORD_PREFIX):
         if thing.startswith(prefix):
             name = thing.removeprefix(prefix)
             break
