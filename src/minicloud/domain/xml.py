@@ -17,7 +17,7 @@ from minicloud.domain.plan import Disk, GuestPlan, Network, NetworkKind, TcpServ
 from minicloud.model.guest import GuestKind
 from minicloud.model.inventory import Bus, VirtType
 
-__all__ = ["console_log", "domain_xml", "reconnect_kept"]
+__all__ = ["console_log", "domain_xml", "reconnect_kept", "source_element"]
 
 _TARGETS: Final = {Bus.VIRTIO: "vd", Bus.SCSI: "sd", Bus.SATA: "sd", Bus.IDE: "hd"}
 _MODES: Final = frozenset({"maximum", "host-model", "host-passthrough"})
@@ -61,6 +61,29 @@ def reconnect_kept(xml: str) -> bool:
 def console_log(name: str) -> str:
     """Name the file on the node where virtlogd keeps what a guest's serial console said."""
     return f"/var/log/libvirt/qemu/{name}-console.log"
+
+
+def source_element(
+    export: str, server: TcpServer | UnixServer, *, reconnect: int | None = None
+) -> ET.Element:
+    """Make a disk's <source>: an export.
+
+    Args:
+        export: its name.
+        server: where it is.
+        reconnect: seconds that requests wait for a server that went away; None says nothing of it.
+    """
+    values = {"protocol": "nbd", "name": export}
+    if isinstance(server, UnixServer):
+        host = _made("host", {"transport": "unix", "socket": server.path})
+    else:
+        host = _made("host", {"name": server.host, "port": str(server.port)})
+        if server.tls:
+            values["tls"] = "yes"
+            if server.tls_hostname is not None:
+                values["tlsHostname"] = server.tls_hostname
+    delay = [] if reconnect is None else [_made("reconnect", {"delay": str(reconnect)})]
+    return _made("source", values, host, *delay)
 
 
 def _os(plan: GuestPlan) -> ET.Element:
@@ -164,24 +187,11 @@ def _disk(disk: Disk, target: str, plan: GuestPlan) -> ET.Element:
         "disk",
         {"type": "network", "device": "cdrom" if disk.is_cdrom else "disk"},
         _made("driver", driver),
-        _source(disk.export, plan.server, plan.reconnect),
+        source_element(disk.export, plan.server, reconnect=plan.reconnect),
         _made("target", {"dev": target, "bus": str(disk.bus)}),
         *marks,
         _text("serial", disk.serial),
     )
-
-
-def _source(export: str, server: TcpServer | UnixServer, reconnect: int) -> ET.Element:
-    values = {"protocol": "nbd", "name": export}
-    if isinstance(server, UnixServer):
-        host = _made("host", {"transport": "unix", "socket": server.path})
-    else:
-        host = _made("host", {"name": server.host, "port": str(server.port)})
-        if server.tls:
-            values["tls"] = "yes"
-            if server.tls_hostname is not None:
-                values["tlsHostname"] = server.tls_hostname
-    return _made("source", values, host, _made("reconnect", {"delay": str(reconnect)}))
 
 
 def _scsi(disks: Iterable[Disk]) -> Iterator[ET.Element]:
