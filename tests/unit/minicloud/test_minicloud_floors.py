@@ -13,6 +13,8 @@ FLOORS = [
     {"hypervisor"},
     {"cluster"},
     {"storage"},
+    {"collecting", "moving"},
+    {"booting"},
     {"commands", "render"},
     {"run"},
     {"cli"},
