@@ -37,6 +37,9 @@ COMMANDS: Final[Mapping[str, str]] = {
     "console": "a guest's serial console; ^] ends it",
     "viewer": "a guest's screen, in virt-viewer",
     "ssh": "log in to a guest through its node, or run a command there",
+    "boot": "start a new guest from a template's image",
+    "destroy": "force a guest off and remove what was its own",
+    "gc": "remove disks, seeds and records whose guest is gone",
     "image": "the catalogue of templates, and a check of their images",
     "completion": "print what makes a shell complete minicloud's words",
 }
