@@ -37,7 +37,7 @@ class ExportServer:
         return self._stack.enter_context(
             daemon(
                 options=("--bind", self.address, "--port", self.port, "--control", self.control,
-                         "--state-dir", self.state, *options)
+                         "--state-dir", self.state, "--overlay-dir", self.overlays, *options)
             )
         )  # fmt: skip
 
