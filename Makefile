@@ -11,7 +11,7 @@ OTHERS := 3.12 3.13
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-others lint types docs docs-check bench bench-mix bench-micro \
-	bench-remote bench-cluster clean
+	bench-remote bench-boot bench-cluster clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -71,6 +71,11 @@ bench-micro: $(INSTALLED) ## the parts of the hot path one by one, compared with
 		-W ignore::pytest_benchmark.logger.PytestBenchmarkWarning --benchmark-autosave \
 		--benchmark-storage=build/benchmarks --benchmark-compare \
 		--benchmark-columns=min,median,iqr,rounds --benchmark-sort=name $(BENCH_ARGS)
+
+bench-boot: ## minicloud boot beside qemu-system by hand, in a lab of one node; as root
+	@.ci/need-packages tests/debian-packages.txt $(PYTHON)
+	@$(MAKE) --no-print-directory $(INSTALLED)
+	PYTHONPATH=tests/lib $(BIN)/python tests/benchmarks/boots.py $(BENCH_ARGS)
 
 bench-remote: ## the remote job beside nbdkit, curl and qemu, near and far; as root
 	@.ci/need-packages tests/benchmarks/debian-packages-remote.txt $(PYTHON)
