@@ -59,7 +59,7 @@ def arguments(command, *words):
 def context_of(cluster, *only):
     return Context(
         inventory=cluster.inventory, cluster=cluster, storage=None, only=only, dry_run=False,
-        timeout=None, report=Watcher(), ask=None,
+        timeout=None, report=Watcher(), ask=None, terminal=None,
     )  # fmt: skip
 
 
