@@ -69,6 +69,7 @@ class Link:
             if isinstance(exc, NodeError) and isinstance(error, NodeError):
                 raise error from None
             raise
+        link._hide()
         return link
 
     @property
@@ -94,7 +95,7 @@ class Link:
             return
         self._is_cut = True
         self._tunnel.cut()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._hide()
         gone = self._threads.submit(self._let_go)
         gone.add_done_callback(lambda _: _alive.discard(self))
         self._threads.end()
@@ -132,6 +133,11 @@ class Link:
                     Reason.SSH_LOST, "the ssh connection was lost", "run it again"
                 ) from exc
             raise
+
+    def _hide(self) -> None:
+        """Leave nothing behind, however this process may end: libvirt opens its socket once."""
+        self._tunnel.hide()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _connect(self, libvirt: Any, uri: str) -> None:
         self._connection = libvirt.open(uri.format(socket=self._tunnel.path))

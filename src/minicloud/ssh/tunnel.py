@@ -42,6 +42,7 @@ class Tunnel:
         self._opener = opener
         self._on_end = on_end
         self._server: asyncio.Server | None = None
+        self._is_cut = False
         self._near: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -49,15 +50,20 @@ class Tunnel:
         """Begin to listen."""
         self._server = await asyncio.start_unix_server(self._accept, sock=_bound(self.path))
 
-    def cut(self) -> None:
-        """End all at once: whoever waits for bytes at the path gets an end of file."""
+    def hide(self) -> None:
+        """Take the path away; the connections it has stay."""
         if self._server is not None:
             self._server.close()
+        Path(self.path).unlink(missing_ok=True)
+
+    def cut(self) -> None:
+        """End all at once: whoever waits for bytes at the path gets an end of file."""
+        self._is_cut = True
+        self.hide()
         for near in self._near:
             near.transport.abort()
         for task in self._tasks:
             task.cancel()
-        Path(self.path).unlink(missing_ok=True)
 
     async def close(self) -> None:
         """End all and wait until it has."""
@@ -72,7 +78,7 @@ class Tunnel:
         try:
             await self._splice(reader, writer)
         except asyncio.CancelledError:
-            if self._server is not None and self._server.is_serving():
+            if not self._is_cut:
                 raise
         except MinicloudError as exc:
             self.error = exc

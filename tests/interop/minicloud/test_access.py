@@ -178,6 +178,18 @@ async def test_libvirtd_that_is_restarted_is_asked_again(operator, lab):
         assert await hypervisor.call(lambda connection: connection.getHostname()) == "n1"
 
 
+async def test_an_open_connection_leaves_nothing_in_the_temporary_folder(
+    operator, tmp_path, monkeypatch
+):
+    (tmp_path / "t").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "t"))
+    async with operator.cluster() as cluster:
+        hypervisor = await cluster.hypervisor("n1")
+        assert await hypervisor.call(lambda connection: connection.getHostname()) == "n1"
+        assert list((tmp_path / "t").iterdir()) == []
+        assert await hypervisor.call(lambda connection: connection.getHostname()) == "n1"
+
+
 async def test_calls_overlap_on_one_connection(operator):
     async with operator.cluster() as cluster:
         hypervisor = await cluster.hypervisor("n1")
