@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab import Lab, LabError
+from minicloud.inventory.reading import read_inventory
 from waiting import eventually
 
 LIB = Path(__file__).parents[2] / "lib"
@@ -80,6 +81,20 @@ def test_a_node_switches_itself_off(lab):
     ssh(lab, node, "poweroff", check=False)
     eventually(lambda: not node.is_on())
     assert failure(node) == "EHOSTUNREACH"
+
+
+def test_a_magic_packet_switches_a_node_on(lab):
+    first, second = lab.nodes[1], lab.nodes[2]
+    first.off()
+    second.off()
+    magic = b"\xff" * 6 + bytes.fromhex(first.mac.replace(":", "")) * 16
+    with lab.waking() as woken, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        sock.sendto(magic, ("255.255.255.255", 9))
+        eventually(lambda: woken)
+    assert woken == ["n1"]
+    assert first.is_on()
+    assert not second.is_on()
 
 
 def test_without_a_cable_there_is_no_route(lab):
@@ -247,3 +262,9 @@ def test_the_command_line_makes_a_lab_that_stays_until_it_is_taken_down(tmp_path
         run("down")
     assert not folder.exists()
     assert run("down").returncode == 0, "safe to repeat"
+
+
+def test_the_inventory_is_one_that_minicloud_reads(lab, inventory, export_server):
+    read = read_inventory(inventory)
+    assert [node.host for node in read.nodes.values()] == ["10.99.0.1", "10.99.0.2", "10.99.0.3"]
+    assert read.nbd.address == export_server.address

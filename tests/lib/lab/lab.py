@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +13,7 @@ from .files import NodeFiles, make_key
 from .network import Hub
 from .node import Node
 from .process import LabError, Lifeline, Process
+from .waking import waking
 
 __all__ = ["Lab", "has_kvm", "missing"]
 
@@ -129,6 +131,10 @@ class Lab:
     def uri(self, node: Node) -> str:
         """Return what `virsh -c` takes, in the hub's network, for a node's libvirtd."""
         return f"qemu+ssh://root@{node.address}/system?command={self.ssh}"
+
+    def waking(self) -> AbstractContextManager[list[str]]:
+        """Have nodes that are off listen for magic packets, for the time of a block."""
+        return waking(self.hub, self.nodes)
 
     def restore(self) -> None:
         """Mend whatever was broken on any node, and take all guests away."""

@@ -79,6 +79,7 @@ class Hub(Namespace):
             f"link add br0 address {mac_of(254)} type bridge forward_delay 0",
             f"addr add {hub.address}/24 dev br0",
             "link set br0 up",
+            "route add 255.255.255.255 dev br0",  # of magic packets; there is no default route
         )
         with hub.entered():
             for name, value in _NEIGHBOURS.items():
