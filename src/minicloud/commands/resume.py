@@ -27,6 +27,11 @@ CHANGES: Final = True
 _PROOF: Final = 1.0  # seconds; a request that fails again does so within one round trip
 _IO_ERROR: Final = "I/O error"
 
+# Without reconnect-delay qemu fails the request that finds the connection gone even when the server
+# is back: that one has it connect anew, beside (block/nbd.c of 7.2, CONNECTING_NOWAIT). So a guest
+# may pause again at once, and goes on the next time.
+_FURTHER: Final = 4  # times a guest is resumed again whose exports are served
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `resume` alone takes."""
@@ -50,6 +55,10 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
         if context.dry_run:
             return Deed("nothing", f"{why}{served}; would be resumed")
         after = (await power.resume(hypervisor, guest.uuid, proof=_PROOF)).power
+        for _ in range(_FURTHER if served else 0):
+            if after.reason != _IO_ERROR:
+                break
+            after = (await power.resume(hypervisor, guest.uuid, proof=_PROOF)).power
         if after.state in (GuestState.PAUSED, GuestState.SUSPENDED) or after.is_off:
             raise NodeError(
                 Reason.LIBVIRT,
