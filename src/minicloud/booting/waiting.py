@@ -6,22 +6,18 @@ what was seen last. A guest that ended or stopped meanwhile is not waited for an
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, Self
 
-from minicloud.domain.plan import GuestPlan
 from minicloud.errors import NodeError, Reason
-from minicloud.hypervisor.addresses import addresses_of
 from minicloud.hypervisor.domains import standing
 from minicloud.hypervisor.driver import Hypervisor
+from minicloud.hypervisor.sightings import look_around
 from minicloud.model.guest import GuestState
 from minicloud.ssh.session import Reader, Session, Writer
 
 __all__ = [
     "Listening",
     "Progress",
-    "look_for_address",
-    "parse_arp",
     "wait_for_line",
     "wait_for_ssh",
 ]
@@ -30,15 +26,11 @@ _PACE: Final = 0.5  # seconds between two looks; a guest takes several to boot
 _SSH_PORT: Final = 22
 _BANNER: Final = b"SSH-"  # RFC 4253, section 4.2
 _GREETING: Final = 3.0  # seconds a server may take to send it
-_COLUMNS: Final = 6  # of /proc/net/arp: address, type, flags, card's address, mask, device
-_COMPLETE: Final = 0x02  # ATF_COM: somebody answered for the address
 _ENDED: Final = frozenset({GuestState.SHUTOFF, GuestState.CRASHED})
 
 # The size is taken and told before the guest runs, so that a pet's former story is passed over and
 # nothing of the new one is missed.
 _FOLLOW: Final = 'size=$(wc -c <"$0") || exit; echo; exec tail -c "+$((size + 1))" -f "$0"'
-
-_Looking = Callable[[], Awaitable[str | None]]
 
 
 class Progress(Protocol):
@@ -100,28 +92,8 @@ async def wait_for_line(listening: Listening, text: str, progress: Progress) -> 
     return line
 
 
-async def look_for_address(session: Session, hypervisor: Hypervisor, plan: GuestPlan) -> str | None:
-    """Return an address of a guest, by libvirt's sources or the node's own ARP table.
-
-    libvirt 9.0 reads that table by netlink, and cannot with newer kernels ("wrong nlmsg len").
-    """
-    found = await hypervisor.call(lambda connection: addresses_of(connection, [plan.uuid]))
-    if plan.uuid in found:
-        return found[plan.uuid].ip
-    done = await session.run(["cat", "/proc/net/arp"])
-    return parse_arp(done.stdout.decode(errors="replace"), plan.mac)
-
-
-def parse_arp(text: str, mac: str) -> str | None:
-    """Find a card's address in /proc/net/arp (proc(5)); None where nobody answered for one."""
-    for row in map(str.split, text.splitlines()[1:]):
-        if len(row) == _COLUMNS and row[3].lower() == mac and int(row[2], 16) & _COMPLETE:
-            return row[0]
-    return None
-
-
 async def wait_for_ssh(
-    session: Session, hypervisor: Hypervisor, uuid: str, looking: _Looking, progress: Progress
+    session: Session, hypervisor: Hypervisor, uuid: str, progress: Progress
 ) -> str:
     """Wait until an address of the guest is known and an ssh server answers there.
 
@@ -129,7 +101,6 @@ async def wait_for_ssh(
         session: to the node; the way to the guest goes through it.
         hypervisor: of the node.
         uuid: of the guest.
-        looking: gives an address of it, or None while nobody knows one.
         progress: told what is missing.
 
     Returns:
@@ -140,13 +111,14 @@ async def wait_for_ssh(
     """
     while True:
         await _check_alive(hypervisor, uuid)
-        address = await looking()
-        if address is None:
+        sightings = await look_around(hypervisor, session, uuid, only_first=True)
+        if not sightings.addresses:
             progress.step("no address of it is known yet")
-        elif missing := await _ssh_answers(session, address):
-            progress.step(f"{address}: {missing}")
-        else:
-            return address
+        for address in sightings.addresses:
+            missing = await _ssh_answers(session, address.address)
+            if not missing:
+                return address.address
+            progress.step(f"{address.address}: {missing}")
         await asyncio.sleep(_PACE)
 
 

@@ -8,7 +8,6 @@ command is interrupted. Once the guest runs it is the operator's: waiting for it
 import argparse
 import asyncio
 import contextlib
-import functools
 import getpass
 import socket
 import time
@@ -21,7 +20,7 @@ from minicloud.booting.request import Event, Wait
 from minicloud.booting.survey import check_free, choose, survey_of
 from minicloud.booting.undo import Undo, unbroken
 from minicloud.booting.virttype import virt_type_of
-from minicloud.booting.waiting import Listening, look_for_address, wait_for_line, wait_for_ssh
+from minicloud.booting.waiting import Listening, wait_for_line, wait_for_ssh
 from minicloud.commands.boot_options import Asked, add_arguments, read_options
 from minicloud.commands.boot_outcome import Story, boot_outcome
 from minicloud.commands.context import Context
@@ -198,8 +197,7 @@ async def _ssh(context: Context, story: Story, progress: "_Remembering") -> str:
     session = await context.cluster.session(story.node.name)
     hypervisor = await context.cluster.hypervisor(story.node.name)
     assert story.plan is not None, "it runs"
-    looking = functools.partial(look_for_address, session, hypervisor, story.plan)
-    return await wait_for_ssh(session, hypervisor, story.plan.uuid, looking, progress)
+    return await wait_for_ssh(session, hypervisor, story.plan.uuid, progress)
 
 
 class _Remembering:

@@ -15,8 +15,9 @@ from minicloud.booting.launch import REMOVING, withdraw
 from minicloud.booting.undo import unbroken
 from minicloud.collecting import Remains, remains_of
 from minicloud.commands.context import Context
+from minicloud.commands.guests import failure_document
 from minicloud.domain.names import guest_export_name, guest_of, split_target
-from minicloud.errors import MinicloudError, NodeError, StorageError, UsageError
+from minicloud.errors import MinicloudError, NodeError, UsageError
 from minicloud.hypervisor.domains import remove
 from minicloud.model.guest import Guest, GuestKind, NodeFacts
 from minicloud.model.outcome import Row
@@ -27,7 +28,7 @@ from nbdserve.params import closest
 
 __all__ = ["CHANGES", "HELP", "add_arguments", "run"]
 
-HELP: Final = "force a guest off and remove what was its own"
+HELP: Final = "force guests off and remove what was their own"
 CHANGES: Final = True
 
 
@@ -80,7 +81,7 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
         done.append({"name": doomed.name, "node": node, "message": text})
     document = {
         "guests": done,
-        "errors": [_failure(asked, exc) for asked, exc in failures],
+        "errors": [failure_document(exc, asked) for asked, exc in failures],
     }
     status = 0 if not failures else 1 if done else 2
     errors = [f"{asked}: {exc}" for asked, exc in failures]
@@ -221,12 +222,3 @@ def _question(doomed: _Doomed, *, keep_disk: bool) -> str:
         return ""
     what = "its disk is kept" if keep_disk else "and delete its disk"
     return f"{guest.name} on {guest.node} is a pet. Remove it, {what}?"
-
-
-def _failure(asked: str, exc: MinicloudError) -> dict[str, Any]:
-    reason, message, remedy = "usage", str(exc), ""
-    if isinstance(exc, NodeError):
-        reason, message, remedy = str(exc.reason), exc.message, exc.remedy
-    elif isinstance(exc, StorageError):
-        reason = f"storage-{exc.kind}"
-    return {"guest": asked, "node": None, "reason": reason, "message": message, "remedy": remedy}
