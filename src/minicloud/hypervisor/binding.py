@@ -7,6 +7,7 @@ It is a C extension that has to be built, so minicloud runs without it as far as
 import contextlib
 import functools
 import importlib
+import os
 import threading
 from types import ModuleType
 from typing import Any, Final
@@ -25,6 +26,8 @@ def libvirt_module() -> ModuleType:
     Raises:
         NodeError: it is not installed.
     """
+    # read by the C library once, when it is loaded; its warnings say nothing to an operator
+    os.environ.setdefault("LIBVIRT_DEBUG", "4")
     try:
         libvirt = importlib.import_module("libvirt")
     except ImportError as exc:

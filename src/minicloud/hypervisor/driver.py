@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from minicloud.errors import NodeError, Reason
-from minicloud.hypervisor.link import Link
+from minicloud.hypervisor.link import End, Link
 from minicloud.hypervisor.sockets import (
     Sockets,
     candidates,
@@ -41,12 +41,14 @@ class Hypervisor:
         self._paths = candidates(session.node.libvirt_socket)
         self._uri = uri or _driver(self._paths)
         self._link: Link | None = None
+        self._pairs: set[Link] = set()
         self._opening = asyncio.Lock()
 
     async def call(self, work: Callable[[Any], T], *, deadline: float | None = 10) -> T:
         """Do some work with the node's virConnect, on one of the node's own threads.
 
-        Calls may overlap (a migration, and questions how far it is); each has a thread.
+        Calls may overlap, each has a thread; but one that takes long may keep others waiting until
+        it is done (see `link`). A migration, which takes longest, goes by `call_with`.
 
         Args:
             work: gets the virConnect. All that libvirt gives it must die inside: it returns plain
@@ -61,8 +63,46 @@ class Hypervisor:
         link = await self._linked(deadline)
         return await link.call(work, deadline=deadline)
 
+    async def call_with(
+        self,
+        other: "Hypervisor",
+        work: Callable[[Any, Any], T],
+        *,
+        deadline: float | None = None,
+        opening: float = 10,
+    ) -> T:
+        """Do some work with this node and another at once: a migration talks to both by turns.
+
+        It has a virConnect to each, opened for it and closed after it, and a thread: other calls to
+        both nodes go on meanwhile. They all live and die in that thread.
+
+        Args:
+            other: the other node.
+            work: gets the virConnect of this node, then that of the other; as with `call`.
+            deadline: seconds for the work; as with `call`.
+            opening: seconds to connect.
+
+        Raises:
+            NodeError: as with `call`.
+        """
+        link = await Link.open(self.end, other.end, deadline=opening)
+        self._pairs.add(link)
+        try:
+            return await link.call(work, deadline=deadline)
+        finally:
+            self._pairs.discard(link)
+            await link.close()
+
+    @property
+    def end(self) -> End:
+        """How its libvirtd is come to."""
+        transport, _, path = self._uri.partition("://")
+        return End(self._session, self._stream, f"{transport}+unix://{path}?socket={{socket}}")
+
     def cut(self) -> None:
         """End every call at once."""
+        for pair in self._pairs:
+            pair.cut()
         if self._link is not None:
             self._link.cut()
 
@@ -74,9 +114,7 @@ class Hypervisor:
     async def _linked(self, deadline: float | None) -> Link:
         async with self._opening:
             if self._link is None or self._link.is_cut:
-                transport, _, path = self._uri.partition("://")
-                uri = f"{transport}+unix://{path}?socket={{socket}}"
-                self._link = await Link.open(self._session, self._stream, uri, deadline=deadline)
+                self._link = await Link.open(self.end, deadline=deadline)
             return self._link
 
     async def _stream(self) -> tuple[Any, Any]:

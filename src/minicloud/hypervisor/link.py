@@ -1,9 +1,14 @@
-"""One virConnect: its tunnel, its threads, and the discipline that keeps them from deadlock.
+"""A virConnect, or one to each of two nodes: tunnel, threads, and what keeps off deadlock.
 
 The tunnel's bytes are carried by the event loop, so libvirt is never called on the loop's thread,
 not even to let go of an object: an unreferenced virConnect closes itself, by a call to the daemon.
 Hence everything libvirt gives stays in the daemon threads of this link, and the link itself is kept
 alive until one of them has let go of the connection.
+
+libvirt's client loses wake-ups between threads: while one is in a long call, what another asks on
+the same virConnect may not leave the process before the first has its answer (libvirt 9.0: 9 of 11
+runs of migrate3 beside jobStats hung for good; with a virConnect each, none of 8). So whatever
+takes long has a link to itself, as a migration has, which talks to two nodes by turns.
 """
 
 import asyncio
@@ -11,7 +16,9 @@ import contextlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -22,7 +29,7 @@ from minicloud.hypervisor.binding import libvirt_module, told
 from minicloud.ssh.session import Session
 from minicloud.ssh.tunnel import Opener, Tunnel
 
-__all__ = ["Link"]
+__all__ = ["End", "Link"]
 
 T = TypeVar("T")
 
@@ -31,43 +38,60 @@ _FAREWELL: Final = 1.0  # seconds for libvirtd to answer our goodbye
 _alive: set["Link"] = set()
 
 
-class Link:
-    """A connection to the libvirtd of a node; made by `Link.open`."""
+@dataclass(frozen=True, slots=True)
+class End:
+    """A libvirtd, and how to come to it.
 
-    def __init__(self, session: Session, opener: Opener) -> None:
-        self._session = session
+    Attributes:
+        session: to its node.
+        opener: makes a stream to the daemon.
+        uri: with `{socket}` where the path of the socket here goes.
+    """
+
+    session: Session
+    opener: Opener
+    uri: str
+
+
+class Link:
+    """A connection to the libvirtd of a node, or one to each of two; made by `Link.open`."""
+
+    def __init__(self, ends: tuple[End, ...]) -> None:
+        self._ends = ends
         self._folder = _folder()
-        self._tunnel = Tunnel(str(self._folder / "s"), opener, self.cut)
-        self._threads = Daemons(f"libvirt {session.node.name}")
-        self._connection: Any = None  # touched by the threads alone
+        self._tunnels = [
+            Tunnel(str(self._folder / str(number)), end.opener, self.cut)
+            for number, end in enumerate(ends)
+        ]
+        self._threads = Daemons("libvirt " + " ".join(end.session.node.name for end in ends))
+        self._connections: list[Any] = []  # touched by the threads alone
+        self._calls = 0  # under way; guarded by `_change`, as libvirt's objects are used till then
+        self._change = threading.Condition()
         self._is_cut = False
         _alive.add(self)
 
     @classmethod
-    async def open(
-        cls, session: Session, opener: Opener, uri: str, *, deadline: float | None
-    ) -> "Link":
-        """Connect to the daemon behind an opener.
+    async def open(cls, *ends: End, deadline: float | None) -> "Link":
+        """Connect to the daemons of one node, or of two.
 
         Args:
-            session: to its node.
-            opener: makes a stream to the daemon.
-            uri: with `{socket}` where the path of the socket here goes.
+            ends: them.
             deadline: seconds.
 
         Raises:
             NodeError: the opener's own error, or why there is no connection.
         """
         libvirt = libvirt_module()
-        link = cls(session, opener)
+        link = cls(ends)
         try:
-            await link._tunnel.listen()
-            await link._ask(lambda: link._connect(libvirt, uri), deadline, "let us in")
+            for tunnel in link._tunnels:
+                await tunnel.listen()
+            await link._ask(lambda: link._connect(libvirt), deadline, "let us in")
         except BaseException as exc:
             link.cut()
-            error = link._tunnel.error
-            if isinstance(exc, NodeError) and isinstance(error, NodeError):
-                raise error from None
+            errors = [t.error for t in link._tunnels if isinstance(t.error, NodeError)]
+            if errors and isinstance(exc, NodeError):
+                raise errors[0] from None
             raise
         link._hide()
         return link
@@ -77,24 +101,26 @@ class Link:
         """Whether it is of no more use."""
         return self._is_cut
 
-    async def call(self, work: Callable[[Any], T], *, deadline: float | None) -> T:
+    async def call(self, work: Callable[..., T], *, deadline: float | None) -> T:
         """Do some work with the virConnect, on one of the threads.
 
         Args:
-            work: gets the virConnect; what it returns may hold nothing of libvirt's.
+            work: gets the virConnect, or those of both ends; what it returns may hold nothing of
+                libvirt's.
             deadline: seconds; None waits for ever.
 
         Raises:
             NodeError: libvirt said no, or is hung or gone; then the link is cut.
         """
-        return await self._ask(lambda: work(self._held()), deadline, "answer")
+        return await self._ask(lambda: self._called(work), deadline, "answer")
 
     def cut(self) -> None:
         """Take the transport away: each call that is under way fails at once, in its thread."""
         if self._is_cut:
             return
         self._is_cut = True
-        self._tunnel.cut()
+        for tunnel in self._tunnels:
+            tunnel.cut()
         self._hide()
         gone = self._threads.submit(self._let_go)
         gone.add_done_callback(lambda _: _alive.discard(self))
@@ -128,32 +154,45 @@ class Link:
             if exc.reason is not Reason.LIBVIRT_LOST:
                 raise
             self.cut()
-            if self._session.is_lost:
-                raise NodeError(
-                    Reason.SSH_LOST, "the ssh connection was lost", "run it again"
-                ) from exc
+            lost = [end.session.node.name for end in self._ends if end.session.is_lost]
+            if lost:
+                where = "" if len(self._ends) == 1 else f" to {lost[0]}"
+                text = f"the ssh connection{where} was lost"
+                raise NodeError(Reason.SSH_LOST, text, "run it again") from exc
             raise
 
     def _hide(self) -> None:
-        """Leave nothing behind, however this process may end: libvirt opens its socket once."""
-        self._tunnel.hide()
+        """Leave nothing behind, however this process may end: libvirt opens its sockets once."""
+        for tunnel in self._tunnels:
+            tunnel.hide()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _connect(self, libvirt: Any, uri: str) -> None:
-        self._connection = libvirt.open(uri.format(socket=self._tunnel.path))
+    def _connect(self, libvirt: Any) -> None:
+        for end, tunnel in zip(self._ends, self._tunnels, strict=True):
+            self._connections.append(libvirt.open(end.uri.format(socket=tunnel.path)))
 
-    def _held(self) -> Any:
-        if self._connection is None:  # it was cut while this call waited for a thread
-            raise NodeError(
-                Reason.LIBVIRT_LOST, "the connection to libvirtd was cut", "run it again"
-            )
-        return self._connection
+    def _called(self, work: Callable[..., T]) -> T:
+        with self._change:
+            if not self._connections:  # it was cut while this call waited for a thread
+                raise NodeError(
+                    Reason.LIBVIRT_LOST, "the connection to libvirtd was cut", "run it again"
+                )
+            self._calls += 1
+        try:
+            return work(*self._connections)
+        finally:
+            with self._change:
+                self._calls -= 1
+                self._change.notify_all()
 
     def _let_go(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        """Close the connections once no thread is in a call: it would use what was freed."""
+        with self._change:
+            self._change.wait_for(lambda: not self._calls)
+            connections, self._connections = self._connections, []
+        while connections:
             with contextlib.suppress(libvirt_module().libvirtError):
-                connection.close()
+                connections.pop().close()
 
 
 def _folder() -> Path:

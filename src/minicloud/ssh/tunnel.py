@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
+import asyncssh
+
 from minicloud.errors import MinicloudError
 
 __all__ = ["Opener", "Tunnel"]
@@ -82,7 +84,7 @@ class Tunnel:
                 raise
         except MinicloudError as exc:
             self.error = exc
-        except OSError as exc:
+        except (OSError, asyncssh.Error) as exc:
             logger.debug("a connection broke path=%s", self.path, exc_info=exc)
         finally:
             writer.transport.abort()

@@ -13,7 +13,8 @@ import pytest
 from minicloud.errors import NodeError, Reason
 from minicloud.hypervisor import binding
 from minicloud.hypervisor.driver import Hypervisor
-from minicloud.hypervisor.link import Link
+from minicloud.hypervisor.link import End, Link
+from waiting import eventually
 
 
 @pytest.fixture
@@ -159,22 +160,62 @@ async def test_calls_that_waited_for_a_thread_when_the_link_was_cut_are_told(ses
         writer.close()
 
     async with await asyncio.start_unix_server(greet, node.libvirt_socket):
-        link = Link(session, lambda: session.open_unix(node.libvirt_socket))
+        link = Link((End(session, lambda: session.open_unix(node.libvirt_socket), ""),))
         begun, leave = threading.Barrier(9), threading.Event()
 
         def keep_busy(_):
             begun.wait(30)
             leave.wait(30)
 
-        link._connection = object()
+        link._connections = [object()]
         busy = [asyncio.create_task(link.call(keep_busy, deadline=None)) for _ in range(8)]
         await asyncio.to_thread(begun.wait, 30)
         late = asyncio.create_task(link.call(lambda _: 1, deadline=None))
         await asyncio.sleep(0)
-        link._connection = None
+        link._connections = []
         leave.set()
         with pytest.raises(NodeError) as caught:
             await late
         assert caught.value.reason is Reason.LIBVIRT_LOST
         await asyncio.gather(*busy)
         link.cut()
+
+
+async def test_a_call_with_two_nodes_is_hung_where_one_of_them_is(session, node):
+    """The other answers; what it costs is its time, and no thread."""
+    with listening(node.libvirt_socket):
+        there = Hypervisor(session)
+        here = Hypervisor(session)
+        with pytest.raises(NodeError) as caught:
+            await here.call_with(there, lambda *_: None, opening=0.3)
+        assert caught.value.reason is Reason.LIBVIRT_HUNG
+        await threads_gone()
+
+
+async def test_a_connection_is_not_closed_under_a_call_that_uses_it(session, node):
+    class Connection:
+        is_used = False
+
+        def close(self):
+            closed.append(self.is_used)
+
+    closed: list[bool] = []
+    begun, leave = threading.Event(), threading.Event()
+
+    def use(connection):
+        connection.is_used = True
+        begun.set()
+        leave.wait(30)
+        connection.is_used = False
+
+    link = Link((End(session, lambda: session.open_unix(node.libvirt_socket), ""),))
+    link._connections = [Connection()]
+    using = asyncio.create_task(link.call(use, deadline=None))
+    await asyncio.to_thread(begun.wait, 30)
+    link.cut()
+    eventually(lambda: closed or link._change._waiters)
+    assert closed == []
+    leave.set()
+    await using
+    await threads_gone()
+    assert closed == [False]
