@@ -46,6 +46,7 @@ def test_status_tells_what_is_served_and_to_whom(path, image):
         eventually(lambda: status(path)["clients"] == [])
     assert found["pid"] == server.process.pid
     assert found["state"] == "serving"
+    assert (found["state_dir"], found["overlay_dir"]) == (None, None)
     assert found["listeners"] == [server.uri()]
     (client,) = found["clients"]
     assert (client["export"], client["requests"]) == ("disk", 1)

@@ -37,6 +37,10 @@ class Commands:
         self, service: Service, added: AddedExports, overlay_dir: Path | None = None
     ) -> None:  # fmt: skip
         self._service = service
+        self._folders = {
+            "state_dir": None if added.folder is None else str(added.folder),
+            "overlay_dir": None if overlay_dir is None else str(overlay_dir),
+        }
         exports = ExportCommands(service, added)
         leases = LeaseCommands(service)
         overlays = OverlayCommands(service, overlay_dir)
@@ -71,7 +75,7 @@ class Commands:
 
     async def _status(self, given: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
         Arguments(given)
-        return report_status(self._service)
+        return {**report_status(self._service), **self._folders}
 
     async def _warm(self, given: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
         arguments = Arguments(given, "export", "offset", "length")

@@ -34,11 +34,13 @@ class AddedExports:
     """The list in a folder; make it with `kept_in`.
 
     Attributes:
+        folder: it is kept in, if any.
         exports: those that were there at the start.
         is_kept: whether there is a folder, so that what is saved survives.
     """
 
     def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
         self._path = folder / _FILE if folder else None
         self._odd: list[Mapping[str, Any]] = []
         self.exports: list[Added] = []
