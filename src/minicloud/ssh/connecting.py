@@ -182,7 +182,7 @@ class Connector:
         except (OSError, asyncssh.Error) as exc:
             logger.debug("no login place=%s phase=%s", way.place, greeting.phase, exc_info=exc)
             raise login_failure(exc, greeting, way.options.username, way.place) from None
-        return Session(way.node, connection, greeting.note)
+        return Session(way.node, connection, greeting)
 
     def _checks(self, way: _Way) -> tuple[Greeting, dict[str, Any]]:
         """Make what judges the node's host key, and what asyncssh has to know for it."""

@@ -33,31 +33,42 @@ class Greeting(asyncssh.SSHClient):
         phase: how far it came.
         refusal: why its host key was refused, if it was.
         note: that a new host key was accepted, if one was.
+        known: the keys of this host.
+        offered: the last of our own keys that was offered: the one that let us in, if one did.
     """
 
     def __init__(self, keys: HostKeys, known: list[KnownKey], host: str, port: int) -> None:
         self.phase = Phase.REACHING
         self.refusal: NodeError | None = None
         self.note = ""
+        self.known = known
+        self.offered: asyncssh.SSHKeyPair | None = None
         self._keys = keys
-        self._known = known
         self._host = host
         self._port = port
         self._new: asyncssh.SSHKey | None = None
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
         self.phase = Phase.CONNECTED
+        choose = conn.public_key_auth_requested
+
+        async def noted() -> asyncssh.SSHKeyPair | None:
+            self.offered = await choose()
+            return self.offered
+
+        # asyncssh asks itself here, and tells nobody which of several keys it was
+        conn.public_key_auth_requested = noted  # type: ignore[method-assign]
 
     def validate_host_public_key(
         self, host: str, addr: str, port: int, key: asyncssh.SSHKey
     ) -> bool:
         self.phase = Phase.KEYS
         try:
-            self._keys.judge(key, self._host, self._port, self._known)
+            self._keys.judge(key, self._host, self._port, self.known)
         except NodeError as exc:
             self.refusal = exc
             return False
-        if not any(entry.key == key for entry in self._known):
+        if not any(entry.key == key for entry in self.known):
             self._new = key
         return True
 

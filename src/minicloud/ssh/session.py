@@ -16,7 +16,9 @@ import asyncssh
 from minicloud.deadline import seconds_text, time_left
 from minicloud.errors import NodeError, Reason
 from minicloud.model.inventory import Node
+from minicloud.ssh.access import access_of
 from minicloud.ssh.diagnosing import lost, not_opened, socket_not_opened
+from minicloud.ssh.greeting import Greeting
 from minicloud.ssh.tunnel import Opener, Tunnel
 
 __all__ = ["Completed", "Reader", "Session", "Writer"]
@@ -50,15 +52,17 @@ class Session:
     Attributes:
         node: the node it leads to.
         connection: asyncssh's, for what is in `minicloud.ssh` alone.
-        note: what the operator should know of how it was had, or "".
+        access: how it was had.
+        note: what the operator should know of that, or "".
     """
 
     def __init__(
-        self, node: Node, connection: asyncssh.SSHClientConnection, note: str = ""
+        self, node: Node, connection: asyncssh.SSHClientConnection, greeting: Greeting
     ) -> None:
         self.node = node
         self.connection = connection
-        self.note = note
+        self.access = access_of(connection, greeting)
+        self.note = greeting.note
         self._is_cut = False
         self._tunnels: set[Tunnel] = set()
         self._listeners: set[asyncssh.SSHListener] = set()
