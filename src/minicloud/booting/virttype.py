@@ -30,9 +30,12 @@ from minicloud.model.inventory import VirtType
 from minicloud.ssh.session import Session
 from minicloud.storage.service import Storage
 
-__all__ = ["Known", "KvmFacts", "boots_a_guest", "parse_kvm_facts", "virt_type_of"]
+__all__ = ["KVM_MODULES", "Known", "KvmFacts", "boots_a_guest", "parse_kvm_facts", "virt_type_of"]
 
 logger = logging.getLogger(__name__)
+
+KVM_MODULES: Final = ("kvm_intel", "kvm_amd")
+"""Of the kernel, on x86: what makes a guest worth trying."""
 
 _PROBING: Final = 8.0  # seconds; under real KVM it takes less than one, most of them qemu's start
 _FILE: Final = "virt-types.json"
@@ -40,10 +43,11 @@ _SILENT: Final = frozenset({Reason.LIBVIRT_HUNG, Reason.DEADLINE})
 
 _BOOT_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-_SCRIPT: Final = """
+_WANTED: Final = " ".join(f"/sys/module/{name}" for name in KVM_MODULES)
+_SCRIPT: Final = f"""
 cat /proc/sys/kernel/random/boot_id
 uname -m
-for one in /sys/module/kvm_intel /sys/module/kvm_amd /dev/kvm; do [ -e $one ] && echo $one; done
+for one in {_WANTED} /dev/kvm; do [ -e $one ] && echo $one; done
 :
 """
 

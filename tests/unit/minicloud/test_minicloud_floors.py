@@ -15,6 +15,7 @@ FLOORS = [
     {"storage"},
     {"collecting"},
     {"booting"},
+    {"doctor"},
     {"commands", "render"},
     {"run"},
     {"cli"},
