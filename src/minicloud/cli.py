@@ -46,6 +46,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "off": "switch off a node that has been drained",
     "gc": "remove disks, seeds and records whose guest is gone",
     "image": "the catalogue of templates, and a check of their images",
+    "doctor": "the whole way to each node and to the exports, each failure with its remedy",
     "completion": "print what makes a shell complete minicloud's words",
 }
 """Each command's name and its line of help; its module is `minicloud.commands.NAME`."""
