@@ -10,7 +10,7 @@ SERVES := $(VENV)/.serves
 OTHERS := 3.12 3.13
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-others lint types docs docs-check bench bench-mix bench-micro \
+.PHONY: help demo demo-minicloud test test-others lint types docs docs-check bench bench-mix bench-micro \
 	bench-remote bench-boot bench-cluster clean
 
 help: ## show this
@@ -31,6 +31,11 @@ demo: ## serve a remote xz image and copy it back; URL=… takes one of your own
 	@.ci/need-packages docs/demo/debian-packages.txt $(PYTHON)
 	@$(MAKE) --no-print-directory $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(SERVES))
 	$(BIN)/python docs/demo/demo.py $(if $(URL),'$(URL)')
+
+demo-minicloud: ## three nodes on this machine, and a guest that moves between them; as root
+	@.ci/need-packages docs/demo/debian-packages-minicloud.txt $(PYTHON)
+	@$(MAKE) --no-print-directory $(INSTALLED)
+	$(BIN)/python docs/demo/minicloud.py
 
 test: ## install what the tests need and run them all
 	@.ci/need-packages tests/debian-packages.txt $(PYTHON)
