@@ -3,10 +3,9 @@
 Made by the same parts (`domain_xml`, `guest_export`, `record_export`), put on a node by virsh.
 """
 
-import json
+import asyncio
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from uuid import NAMESPACE_DNS, uuid5
 
@@ -19,20 +18,17 @@ from minicloud.moving.record import Record, record_export
 from minicloud.seed import Seed, seed_image
 from minicloud.storage.service import Storage
 from minicloud.storage.tables import guest_export, seed_export
+from minicloud_command import minicloud
 from waiting import eventually
 
-__all__ = ["Guests", "minicloud", "told"]
+__all__ = ["Guests", "succeed"]
 
 
-def minicloud(*words, within=120, check=True):
-    """Run the command; returns its exit status, what it printed, and its errors."""
-    done = subprocess.run(
-        [sys.executable, "-m", "minicloud", *map(str, words)], capture_output=True, text=True,
-        timeout=within, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    if check:
-        assert done.returncode == 0, done.stdout + done.stderr
-    return done
+def succeed(*words):
+    """Run `minicloud`, which is to do all it was asked for; returns its answer."""
+    answer = minicloud(*words, timeout=120)
+    assert answer.status == 0, answer.out + answer.err
+    return answer
 
 
 class Guests:
@@ -41,10 +37,12 @@ class Guests:
     Args:
         lab: with the nodes.
         export_server: of their disks.
-        image: URL of the image beneath their overlays.
+        image: URL or path of the image beneath their overlays.
+        layers: over it.
+        memory: bytes each has.
     """
 
-    def __init__(self, lab, export_server, image):
+    def __init__(self, lab, export_server, image, *, layers=("xz",), memory=128 << 20):
         self.lab = lab
         self._nbd = NbdService(
             address=export_server.address, port=export_server.port,
@@ -52,7 +50,7 @@ class Guests:
         )  # fmt: skip
         self.storage = Storage(self._nbd)
         self._template = replace(
-            TEMPLATE, image=(image,), layers=("xz",), memory=128 << 20, vcpus=1,
+            TEMPLATE, image=(image,), layers=layers, memory=memory, vcpus=1,
             network="bridge:vmbr0", size=None,
         )  # fmt: skip
 
@@ -110,11 +108,14 @@ class Guests:
         assert len(found) == 1, found
         return found[0]
 
+    async def until_alone(self, name):
+        """Wait until a guest's disk has one client: the node it has left has let go of it."""
+        for _ in range(1000):
+            if await self.clients(name) == 1:
+                return
+            await asyncio.sleep(0.01)  # the pace of the question
+        raise AssertionError(f"the disk of {name} has {await self.clients(name)} clients")
+
     async def clients(self, name):
         """How many clients a guest's disk has."""
         return {one.name: one.connections for one in await self.storage.exports()}[f"guest/{name}"]
-
-
-def told(done):
-    """The JSON document a command printed."""
-    return json.loads(done.stdout)

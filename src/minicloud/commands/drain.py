@@ -33,6 +33,7 @@ HELP: Final = "move all guests of a node to the others"
 CHANGES: Final = True
 
 _AT_ONCE: Final = 2  # a third only shares the link with the two
+_INTERRUPTED: Final = 130  # as the shell has it for SIGINT
 _GRACE: Final = 60.0  # seconds a guest that is stopped has to shut down
 
 
@@ -81,7 +82,7 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
     context.report.step(f"asking {node.name} for its guests")
     facts = await context.cluster.facts(node.name)
     if not facts.guests:
-        return _outcome(node, [], [], dry=True)
+        return _outcome(node, [], [], is_dry=True)
     others = [one for one in context.cluster.nodes(context.only) if one.name != node.name]
     rows = await context.cluster.gather(lambda one: context.cluster.facts(one.name), others)
     plan = _Planning(context, node, rows)
@@ -89,9 +90,13 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
     if refusal := plan.refusal():
         return refusal
     goings = await plan.places()
-    if not context.dry_run:
-        goings = await _Leaving(context, arguments, terms).carry_out(goings)
-    return _outcome(node, goings, rows, dry=context.dry_run)
+    failed = [row for row in rows if not row.is_off]  # off is a normal state of a node
+    if context.dry_run:
+        return _outcome(node, goings, failed, is_dry=True)
+    leaving = _Leaving(context, arguments, terms)
+    goings = await leaving.carry_out(goings)
+    outcome = _outcome(node, goings, failed)
+    return replace(outcome, status=_INTERRUPTED) if leaving.is_ended else outcome
 
 
 class _Planning:
@@ -112,7 +117,11 @@ class _Planning:
     async def look(self, guests: Sequence[Guest]) -> None:
         """Ask what each guest is, and whether it can leave at all."""
         for guest in guests:
-            one = await leaver(self._context, guest)
+            try:
+                one = await leaver(self._context, guest)
+            except MinicloudError as exc:  # it may have ended just now
+                self._stuck.append(Going(guest, why=str(exc)))
+                continue
             if found := problems(one.findings):
                 self._stuck.append(Going(guest, why=str(found[0])))
             else:
@@ -128,7 +137,7 @@ class _Planning:
         return Outcome(
             {"node": self._node.name, "guests": [], "errors": errors},
             errors=[
-                *failure_lines(self._rows),
+                *failure_lines(row for row in self._rows if not row.is_off),
                 *lines,
                 f"{self._node.name} is not drained: nothing was moved",
             ],
@@ -159,7 +168,11 @@ class _Planning:
 
 
 class _Leaving:
-    """Moves the guests, a few at once."""
+    """Moves the guests, a few at once.
+
+    Attributes:
+        is_ended: the operator ended it.
+    """
 
     def __init__(self, context: Context, arguments: argparse.Namespace, terms: Terms) -> None:
         self._context = context
@@ -168,7 +181,7 @@ class _Leaving:
         self._stops_others: bool = arguments.stop_others
         self._grace: float = arguments.grace
         self._shares: dict[str, tuple[int, int]] = {}  # bytes done and in all, by guest
-        self._is_ended = False
+        self.is_ended = False
 
     async def carry_out(self, goings: Sequence[Going]) -> list[Going]:
         """Move or stop each; when the operator ends it, the others stay where they are."""
@@ -177,7 +190,7 @@ class _Leaving:
         try:
             await asyncio.shield(waiting)
         except asyncio.CancelledError:
-            self._is_ended = True
+            self.is_ended = True
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -190,7 +203,7 @@ class _Leaving:
         if going.chance is None and not self._stops_others:
             return replace(going, said=going.why)
         async with self._places:
-            if self._is_ended:
+            if self.is_ended:
                 return replace(going, said="it was interrupted")
             if going.chance is None:
                 return await self._stop(going)
@@ -228,9 +241,9 @@ class _Leaving:
 
 
 def _outcome(
-    node: Node, goings: Sequence[Going], rows: Sequence[Row[NodeFacts]], *, dry: bool
+    node: Node, goings: Sequence[Going], rows: Sequence[Row[NodeFacts]], *, is_dry: bool = False
 ) -> Outcome:
-    left = [going for going in goings if not (going.chance if dry else going.is_done)]
+    left = [going for going in goings if not (going.chance if is_dry else going.is_done)]
     errors = [_error(node.name, one.guest.name, one.said or one.why) for one in left]
     document = {
         "node": node.name,
@@ -241,17 +254,17 @@ def _outcome(
     gone = len(goings) - len(left)
     status = 0 if not left else 1 if gone else 2
     views: list[View] = (
-        [_plan(goings)] if dry else [Lines(tuple(one.said for one in goings if one.is_done))]
+        [_plan(goings)] if is_dry else [Lines(tuple(one.said for one in goings if one.is_done))]
     )
     if not left:
-        views.append(Lines((_empty(node, goings, dry=dry),)))
+        views.append(Lines((_empty(node, goings, is_dry=is_dry),)))
     return Outcome(document, views, [*failure_lines(rows), *lines], status)
 
 
-def _empty(node: Node, goings: Sequence[Going], *, dry: bool) -> str:
+def _empty(node: Node, goings: Sequence[Going], *, is_dry: bool) -> str:
     if not goings:
         return f"{node.name} has no guests"
-    if dry:
+    if is_dry:
         return f"{node.name} can be drained"
     return f"{node.name} is drained; minicloud off {node.name} switches it off"
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from minicloud.commands.amounts import memory_text
 from minicloud.commands.context import Context
 from minicloud.commands.ends import Prospect, leaver, prospect
+from minicloud.commands.guests import add_guest, find_guest
 from minicloud.commands.relocation import Relocation, Terms, relocate
 from minicloud.hypervisor.migration import Job, Moved
 from minicloud.model.guest import Guest
@@ -34,9 +35,7 @@ _INTERRUPTED: Final = 130  # as the shell has it for SIGINT
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `migrate` alone takes."""
-    parser.add_argument(
-        "guest", metavar="GUEST", help="NAME, or NODE:NAME where several nodes have one"
-    )
+    add_guest(parser)
     parser.add_argument("target", metavar="NODE", help="where to")
     add_terms(parser)
 
@@ -64,7 +63,7 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
     terms = terms_of(context, arguments)
     target = context.cluster.node(arguments.target)
     context.report.step(f"looking for {arguments.guest}")
-    guest = await context.cluster.find(arguments.guest)
+    guest = await find_guest(context, arguments.guest)
     if guest.node == target.name:
         return _there_already(guest)
     context.report.step(f"asking {guest.node} and {target.name}")

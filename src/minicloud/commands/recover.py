@@ -79,6 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
     """Find out what the node had, have it fenced, start its guests elsewhere."""
     node = context.cluster.node(arguments.dead)
+    if context.storage.is_per_node:
+        raise UsageError(
+            f"each node serves its own exports ([nbd] socket), so the disks of {node.name} died "
+            "with it; their guests are back when it is"
+        )
     context.report.step(f"looking whether {node.name} answers")
     if await absence(context, node.name) is None:
         raise UsageError(

@@ -4,12 +4,12 @@ import contextlib
 import re
 import signal
 import subprocess
-import sys
 
 import pytest
 
 from minicloud.model.guest import GuestKind
-from movedguests import Guests, minicloud, told
+from minicloud_command import minicloud, minicloud_argv
+from movedguests import Guests, succeed
 from waiting import eventually
 
 
@@ -44,9 +44,9 @@ async def test_a_guest_writes_and_verifies_all_through_its_migrations(guests, ha
     guests.says(first, "busy", "^GUEST-OK 3$")
 
     for node in (second, third):
-        done = minicloud("migrate", "busy", node.name, "--json")
-        assert told(done)["moved"] is True
-        assert 0 < told(done)["downtime"] < told(done)["seconds"]
+        answer = succeed("migrate", "busy", node.name, "--json")
+        assert answer.document["moved"] is True
+        assert 0 < answer.document["downtime"] < answer.document["seconds"]
         guests.says(node, "busy", "(?s)GUEST-OK.*GUEST-OK")  # it goes on, and its disk with it
         assert await guests.clients("busy") == 1
 
@@ -57,19 +57,19 @@ async def test_a_guest_writes_and_verifies_all_through_its_migrations(guests, ha
 async def test_what_is_checked_is_told_without_moving_anything(guests, ham):
     await guests.boot(ham[0], "web1")
 
-    done = minicloud("migrate", "web1", "n2", "--dry-run")
+    answer = succeed("migrate", "web1", "n2", "--dry-run")
 
-    assert "web1 can move from n1 to n2" in done.stdout
+    assert "web1 can move from n1 to n2" in answer.out
     for topic in ("state", "versions", "port", "name", "machine", "cpu", "memory", "disk vda"):
-        assert f"\n{topic}  " in f"\n{done.stdout}"
-    assert "problem" not in done.stdout
+        assert f"\n{topic}  " in f"\n{answer.out}"
+    assert "problem" not in answer.out
     assert guests.where("web1") == "n1"
 
 
 async def test_a_pet_is_defined_where_it_goes_and_nowhere_else(guests, ham):
     await guests.boot(ham[0], "db", kind=GuestKind.PET)
 
-    minicloud("migrate", "db", "n3")
+    succeed("migrate", "db", "n3")
 
     assert guests.virsh(ham[0], "list", "--all", "--name").strip() == ""
     assert guests.virsh(ham[2], "list", "--name", "--persistent", "--autostart").strip() == "db"
@@ -78,7 +78,7 @@ async def test_a_pet_is_defined_where_it_goes_and_nowhere_else(guests, ham):
 async def test_a_pet_that_is_off_moves_as_a_definition(guests, ham):
     await guests.boot(ham[0], "db", kind=GuestKind.PET, is_off=True)
 
-    minicloud("migrate", "db", "n2")
+    succeed("migrate", "db", "n2")
 
     assert guests.virsh(ham[1], "list", "--name", "--inactive").strip() == "db"
     assert guests.virsh(ham[0], "list", "--all", "--name").strip() == ""
@@ -95,10 +95,10 @@ async def test_a_guest_with_a_disk_of_its_node_is_refused_and_says_why(guests, h
     )
     guests.virsh(ham[0], "create", "/dev/stdin", given=xml)
 
-    done = minicloud("migrate", "tied", "n2", check=False)
+    answer = minicloud("migrate", "tied", "n2")
 
-    assert done.returncode == 2
-    assert f"its disk {disk} is on its own node" in done.stderr
+    assert answer.status == 2
+    assert f"its disk {disk} is on its own node" in answer.err
     assert guests.where("tied") == "n1"
 
 
@@ -106,10 +106,10 @@ async def test_a_target_that_cannot_reach_the_exports_is_refused(guests, ham):
     await guests.boot(ham[0], "web1")
 
     with firewall(ham[1], "OUTPUT", "10809"):
-        done = minicloud("migrate", "web1", "n2", check=False)
+        answer = minicloud("migrate", "web1", "n2")
 
-    assert done.returncode == 2
-    assert "n2 cannot reach the export server at 10.99.0.254:10809: no answer" in done.stderr
+    assert answer.status == 2
+    assert "n2 cannot reach the export server at 10.99.0.254:10809: no answer" in answer.err
     assert guests.where("web1") == "n1"
 
 
@@ -117,16 +117,16 @@ async def test_a_target_that_lets_no_migration_in_is_refused(guests, ham):
     await guests.boot(ham[0], "web1")
 
     with firewall(ham[1], "INPUT", "49152:49215"):
-        done = minicloud("migrate", "web1", "n2", check=False)
+        answer = minicloud("migrate", "web1", "n2")
 
-    assert done.returncode == 2
-    assert "n1 cannot reach 10.99.0.2:49152: no answer" in done.stderr
+    assert answer.status == 2
+    assert "n1 cannot reach 10.99.0.2:49152: no answer" in answer.err
 
 
 async def test_a_guest_that_is_there_already_is_no_error(guests, ham):
     await guests.boot(ham[0], "web1")
 
-    assert minicloud("migrate", "web1", "n1").stdout == "web1 is on n1 already\n"
+    assert succeed("migrate", "web1", "n1").out == "web1 is on n1 already\n"
 
 
 # Moves that do not come to their end
@@ -143,7 +143,7 @@ async def slow_move(guests, ham):
 async def begun(guests, *options):
     """Start a move and wait until memory is on its way."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "minicloud", "migrate", "busy", "n2", *options],
+        minicloud_argv("migrate", "busy", "n2", *options),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     eventually(lambda: " Outgoing migration" in job(guests), within=60)
@@ -175,11 +175,11 @@ async def test_a_move_that_is_interrupted_leaves_the_guest_running(guests, ham, 
 
 
 async def test_a_move_over_its_time_is_given_up_and_says_where_the_guest_is(guests, ham, slow_move):
-    done = minicloud("migrate", "busy", "n2", "--timeout", "6s", check=False)
+    answer = minicloud("migrate", "busy", "n2", "--timeout", "6s")
 
-    assert done.returncode == 2
-    assert "its time was over" in done.stderr
-    assert "busy still runs on n1" in done.stderr
+    assert answer.status == 2
+    assert "its time was over" in answer.err
+    assert "busy still runs on n1" in answer.err
     await goes_on(guests, ham)
 
 
@@ -208,7 +208,7 @@ async def test_a_second_guest_on_the_same_disk_is_kept_out(guests, ham):
 async def test_after_a_move_nobody_else_is_let_in(guests, ham):
     await guests.boot(ham[0], "web1")
 
-    minicloud("migrate", "web1", "n2")
+    succeed("migrate", "web1", "n2")
 
     (export,) = [
         one for one in (await guests.storage.status())["exports"] if one["name"] == "guest/web1"
@@ -225,23 +225,23 @@ async def test_a_drained_node_has_no_guests_and_may_be_switched_off(guests, ham,
     await guests.boot(first, "busy", "guest.verify")
     await guests.boot(first, "db", kind=GuestKind.PET, is_off=True)
     guests.says(first, "busy", "^GUEST-OK 2$")
-    refused = minicloud("off", "n1", check=False)
-    assert refused.returncode == 2
-    assert "busy runs there; minicloud drain n1" in refused.stderr
+    refused = minicloud("off", "n1")
+    assert refused.status == 2
+    assert "busy runs there; minicloud drain n1" in refused.err
 
-    plan = told(minicloud("drain", "n1", "--dry-run", "--json"))
+    plan = succeed("drain", "n1", "--dry-run", "--json").document
     assert {one["guest"]: one["done"] for one in plan["guests"]} == {"busy": False, "db": False}
     assert guests.where("busy") == "n1"
 
-    done = minicloud("drain", "n1")
+    answer = succeed("drain", "n1")
 
-    assert "n1 is drained" in done.stdout
+    assert "n1 is drained" in answer.out
     assert not first.domains()
     assert {guests.where("busy"), guests.where("db")} <= {"n2", "n3"}
-    minicloud("off", "n1", "--wait")
+    succeed("off", "n1", "--wait")
     assert not first.is_on()
     # as long as ARP remembers it, it only does not answer
-    eventually(lambda: minicloud("off", "n1", check=False).stdout == "n1 is off already\n", 60)
+    eventually(lambda: minicloud("off", "n1").out == "n1 is off already\n", 60)
     guests.passes("busy")
 
 
@@ -250,10 +250,10 @@ async def test_without_room_for_all_none_is_moved(guests, ham):
     for node in ham[1:]:
         node.report_memory(total=160, free=160)  # 64M are reserved
 
-    done = minicloud("drain", "n1", check=False)
+    answer = minicloud("drain", "n1")
 
-    assert done.returncode == 2
-    assert "web1 needs 128 MiB, and at most 96 MiB are left, on n" in done.stderr
+    assert answer.status == 2
+    assert "web1 needs 128 MiB, and at most 96 MiB are left, on n" in answer.err
     assert guests.where("web1") == "n1"
 
 
@@ -262,14 +262,14 @@ async def test_a_guest_that_cannot_leave_is_named_or_stopped(guests, ham):
     await guests.boot(ham[0], "held")
     guests.virsh(ham[0], "suspend", "held")
 
-    done = minicloud("drain", "n1", check=False)
+    answer = minicloud("drain", "n1")
 
-    assert done.returncode == 1
-    assert "held stays on n1: it is paused (user)" in done.stderr
+    assert answer.status == 1
+    assert "held stays on n1: it is paused (user)" in answer.err
     assert guests.where("held") == "n1"
     assert guests.where("web1") != "n1"
-    stopped = minicloud("drain", "n1", "--stop-others", "--grace", "0s")
-    assert "held was switched off" in stopped.stdout
+    stopped = succeed("drain", "n1", "--stop-others", "--grace", "0s")
+    assert "held was switched off" in stopped.out
     assert not ham[0].domains()
 
 
@@ -283,16 +283,16 @@ async def test_the_guests_of_a_dead_node_start_elsewhere_and_stay_themselves(gue
     guests.says(first, "busy", "^GUEST-OK 2$")
     guests.says(first, "db", "^GUEST-TICK 1$")
     uuid = guests.virsh(first, "domuuid", "db").strip()
-    alive = minicloud("recover", "n1", "--fenced", check=False)
-    assert "n1 answers" in alive.stderr
+    alive = minicloud("recover", "n1", "--fenced")
+    assert "n1 answers" in alive.err
     first.off()
 
-    unsaid = minicloud("recover", "n1", check=False)
-    assert unsaid.returncode == 2
-    assert "--fenced" in unsaid.stderr
-    done = told(minicloud("recover", "n1", "--fenced", "--json"))
+    unsaid = minicloud("recover", "n1")
+    assert unsaid.status == 2
+    assert "--fenced" in unsaid.err
+    found = succeed("recover", "n1", "--fenced", "--json").document
 
-    assert {one["guest"] for one in done["guests"] if one["started"]} == {"busy", "db"}
+    assert {one["guest"] for one in found["guests"] if one["started"]} == {"busy", "db"}
     for name in ("busy", "db"):
         node = lab.nodes[int(guests.where(name)[1:])]
         assert node is not first
@@ -302,12 +302,12 @@ async def test_the_guests_of_a_dead_node_start_elsewhere_and_stay_themselves(gue
     assert guests.virsh(node, "domuuid", "db").strip() == uuid
     assert guests.virsh(node, "list", "--name", "--persistent", "--autostart").strip() == "db"
 
-    again = minicloud("recover", "n1", "--fenced")
-    assert again.stdout == "n1 had no guests that are known\n"
+    again = succeed("recover", "n1", "--fenced")
+    assert again.out == "n1 had no guests that are known\n"
     first.on()
-    woken = minicloud("on", "n1", "--wait")
-    assert "n1 is on" in woken.stdout
-    assert "db runs on" in woken.stdout
+    woken = succeed("on", "n1", "--wait")
+    assert "n1 is on" in woken.out
+    assert "db runs on" in woken.out
     assert not first.domains(), "it came back with a definition of a guest that runs elsewhere"
 
 
@@ -315,13 +315,12 @@ async def test_a_fence_command_that_fails_starts_nothing(guests, ham):
     await guests.boot(ham[0], "web1")
     ham[0].off()
 
-    done = minicloud(
+    answer = minicloud(
         "recover", "n1", "--fence-command", "echo no switch for $MINICLOUD_NODE >&2; exit 3",
-        check=False,
     )  # fmt: skip
 
-    assert done.returncode == 2
-    assert "the fence command failed with status 3: no switch for n1" in done.stderr
+    assert answer.status == 2
+    assert "the fence command failed with status 3: no switch for n1" in answer.err
     assert not ham[1].domains() | ham[2].domains()
 
 
@@ -332,9 +331,9 @@ async def test_cattle_that_had_ended_are_told_from_those_that_ran(guests, ham):
     guests.says(ham[0], "web2", "^GUEST-TICK 1$")
     ham[0].cut()  # as a power cut to the export server, which hears nothing either
 
-    done = told(minicloud("recover", "n1", "--dry-run", "--json"))
+    found = succeed("recover", "n1", "--dry-run", "--json").document
 
-    notes = {one["guest"]: one["note"] for one in done["guests"]}
+    notes = {one["guest"]: one["note"] for one in found["guests"]}
     assert "ended before" in notes["web1"]
     assert notes["web2"] == ""
 
@@ -346,7 +345,7 @@ async def test_a_node_that_was_only_cut_off_cannot_write_any_more(guests, ham):
     guests.says(first, "busy", "^GUEST-OK 2$")
     first.cut()
 
-    (started,) = told(minicloud("recover", "n1", "--fenced", "--json"))["guests"]
+    (started,) = succeed("recover", "n1", "--fenced", "--json").document["guests"]
     second = guests.lab.nodes[int(started["to"][1:])]
     guests.says(second, "busy", "^GUEST-OK 1$")
     first.heal()
@@ -360,24 +359,11 @@ async def test_a_node_that_was_only_cut_off_cannot_write_any_more(guests, ham):
 # Waking
 
 
-async def test_the_packet_that_wakes_a_node_reaches_its_network(guests, ham, inventory):
-    listener = subprocess.Popen(
-        ham[1].argv([sys.executable, "-c", _LISTEN]), stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert listener.stdout.readline() == "listening\n"
+async def test_a_node_that_is_off_is_woken_and_waited_for(lab, ham, inventory):
+    ham[1].off()
 
-    done = minicloud("on", "n2")
+    with lab.waking():
+        answer = succeed("on", "n2", "--wait")
 
-    heard, _ = listener.communicate(timeout=60)
-    mac = ham[1].mac
-    assert done.stdout == f"Waking up {mac}...\n"
-    assert heard.strip() == "ff" * 6 + mac.replace(":", "") * 16
-
-
-_LISTEN = """
-import socket
-sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-sock.bind(("", 9))
-print("listening", flush=True)
-print(sock.recv(2048).hex())
-"""
+    assert answer.out.splitlines() == [f"Waking up {ham[1].mac}...", "n2 is on"]
+    assert ham[1].is_on()
