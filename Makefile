@@ -10,8 +10,8 @@ SERVES := $(VENV)/.serves
 OTHERS := 3.12 3.13
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-minicloud test test-others lint types docs docs-check bench bench-mix bench-micro \
-	bench-remote bench-boot bench-cluster clean
+.PHONY: help demo demo-minicloud test test-others lint types docs docs-check bench bench-mix \
+	bench-micro bench-remote bench-boot bench-cluster bench-migration clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -81,6 +81,11 @@ bench-boot: ## minicloud boot beside qemu-system by hand, in a lab of one node; 
 	@.ci/need-packages tests/debian-packages.txt $(PYTHON)
 	@$(MAKE) --no-print-directory $(INSTALLED)
 	PYTHONPATH=tests/lib $(BIN)/python tests/benchmarks/boots.py $(BENCH_ARGS)
+
+bench-migration: ## minicloud migrate beside virsh migrate --live, on two nodes of a lab; as root
+	@.ci/need-packages tests/debian-packages.txt $(PYTHON)
+	@$(MAKE) --no-print-directory $(INSTALLED)
+	PYTHONPATH=tests/lib $(BIN)/python tests/benchmarks/migration.py $(BENCH_ARGS)
 
 bench-remote: ## the remote job beside nbdkit, curl and qemu, near and far; as root
 	@.ci/need-packages tests/benchmarks/debian-packages-remote.txt $(PYTHON)
