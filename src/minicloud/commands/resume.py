@@ -18,24 +18,27 @@ from minicloud.hypervisor import power
 from minicloud.hypervisor.events import start_events
 from minicloud.model.guest import Guest, GuestState
 from minicloud.model.view import Outcome
+from nbdserve.params import DURATION
 
 __all__ = ["CHANGES", "HELP", "add_arguments", "run", "why_paused"]
 
 HELP: Final = "let paused guests go on, once their disks are served again"
 CHANGES: Final = True
 
+_SAYING: Final = 3.0  # seconds of --timeout left for saying what came of it
 _PROOF: Final = 1.0  # seconds; a request that fails again does so within one round trip
+_PATIENCE: Final = 20.0  # seconds; qemu may take 16 before it tries to reach its disk again
 _IO_ERROR: Final = "I/O error"
-
-# Without reconnect-delay qemu fails the request that finds the connection gone even when the server
-# is back: that one has it connect anew, beside (block/nbd.c of 7.2, CONNECTING_NOWAIT). So a guest
-# may pause again at once, and goes on the next time.
-_FURTHER: Final = 4  # times a guest is resumed again whose exports are served
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `resume` alone takes."""
     add_guests(parser)
+    parser.add_argument(
+        "--patience", type=_patience, default=_PATIENCE, metavar="TIME",
+        help=f"how long a guest that pauses again is resumed again (default {_PATIENCE:g}s): qemu "
+        "takes up to 16s to reach a disk again that was away",
+    )  # fmt: skip
 
 
 async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
@@ -54,11 +57,11 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
         served = await _served(context, guest) if before.reason == _IO_ERROR else ""
         if context.dry_run:
             return Deed("nothing", f"{why}{served}; would be resumed")
-        after = (await power.resume(hypervisor, guest.uuid, proof=_PROOF)).power
-        for _ in range(_FURTHER if served else 0):
-            if after.reason != _IO_ERROR:
-                break
-            after = (await power.resume(hypervisor, guest.uuid, proof=_PROOF)).power
+        patience = arguments.patience
+        if context.timeout is not None:
+            patience = min(patience, context.timeout - _SAYING)
+        resumed = await power.resume(hypervisor, guest.uuid, proof=_PROOF, patience=patience)
+        after = resumed.power
         if after.state in (GuestState.PAUSED, GuestState.SUSPENDED) or after.is_off:
             raise NodeError(
                 Reason.LIBVIRT,
@@ -76,6 +79,13 @@ def why_paused(reason: str, faults: Mapping[str, str]) -> str:
     disks = ", ".join(f"{disk}: {fault}" for disk, fault in faults.items() if fault != reason)
     named = disks or ", ".join(faults)
     return f"was paused: {reason or 'for no reason given'}{f' ({named})' if named else ''}"
+
+
+def _patience(text: str) -> float:
+    try:
+        return DURATION.parse(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"{text!r} is none: {exc}") from None
 
 
 async def _served(context: Context, guest: Guest) -> str:

@@ -7,7 +7,7 @@ An operator's patience is the only limit; a guest that does not listen is forced
 
 import asyncio
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _LOOK_AGAIN: Final = 5.0  # seconds between looks while events are waited for
-_PAUSES: Final = (0.1, 0.3, 0.6, 1.0)  # seconds between tries to resume; a round trip or some
+_AGAIN: Final = 0.5  # seconds between tries to resume a guest
 _KILLING: Final = 30.0  # seconds: libvirt gives qemu 10 s to end by SIGTERM and 5 by SIGKILL
 _STARTING: Final = 60.0  # seconds: qemu opens every disk before libvirtd answers
 _ASKING: Final = 15.0  # seconds: an agent that hangs costs libvirt 5 of them
@@ -183,28 +183,30 @@ async def reboot(
 
 
 async def resume(
-    hypervisor: "Hypervisor", uuid: str, *, proof: float, pauses: Sequence[float] = _PAUSES
+    hypervisor: "Hypervisor", uuid: str, *, proof: float, patience: float, again: float = _AGAIN
 ) -> Resumed:
     """Let a paused or suspended guest go on, and see whether it does.
 
-    A guest that pauses again at once is resumed again: to a server that was away, qemu begins to
-    connect anew when a request comes, which fails meanwhile, and so pauses the guest once more.
+    A guest that pauses again is resumed again for some time. Without `<reconnect>` qemu fails every
+    request while it has no connection, and a thread of its tries to connect after 1 s, then 2, 4, 8
+    and at last every 16 s (qemu 7.2, nbd/client-connection.c): a server that is there again may
+    have to wait that long for it.
 
     Args:
         hypervisor: of its node.
         uuid: of the guest.
         proof: seconds it has to go on without pausing again: what failed is tried again at once.
-        pauses: seconds before each further try.
+        patience: seconds from now after which a guest that pauses again is left so.
+        again: seconds between two tries.
     """
+    end = _now() + patience
     async with Watch(hypervisor, uuid) as watch:
-        left = iter(pauses)
         while True:
             await hypervisor.call(_wake(uuid))
             power = await _after(hypervisor, watch, uuid, proof)
-            pause = next(left, None)
-            if pause is None or power.state is not GuestState.PAUSED:
+            if power.state is not GuestState.PAUSED or _now() + again > end:
                 return Resumed(power)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(again)
 
 
 async def _after(hypervisor: "Hypervisor", watch: Watch, uuid: str, seconds: float) -> Power:

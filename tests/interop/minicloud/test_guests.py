@@ -332,7 +332,8 @@ def test_a_guest_paused_by_its_disk_goes_on_once_that_is_served(
     status, document, _ = minicloud("stop", "db")
     assert status == 2
     assert "cannot hear" in document["errors"][0]["message"]
-    status, document, _ = minicloud("resume", "db")  # the server is away: it pauses again
+    # the server is away: it pauses again
+    status, document, _ = minicloud("resume", "--patience", "0", "db")
     assert status == 2
     assert "I/O error" in document["errors"][0]["message"]
 

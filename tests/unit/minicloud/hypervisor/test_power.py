@@ -90,15 +90,17 @@ async def test_a_guest_that_stops_instead_of_rebooting_is_told(node):
 
 async def test_a_resumed_guest_runs(node):
     await node.act("a", "suspend")
-    resumed = await power.resume(node, await node.uuid("a"), proof=0.01)
+    resumed = await power.resume(node, await node.uuid("a"), proof=0.01, patience=0)
     assert resumed.power.state is GuestState.RUNNING
 
 
-async def pausing_again(node, times):
+async def pausing_again(node, times, *, patience):
     """Resume a guest that pauses again so many times."""
     uuid = await node.uuid("a")
     await node.act("a", "suspend")
-    resuming = asyncio.create_task(power.resume(node, uuid, proof=3600, pauses=(0, 0, 0)))
+    resuming = asyncio.create_task(
+        power.resume(node, uuid, proof=3600, patience=patience, again=0.0)
+    )
     calls = 3  # both of ours, its watch
     for _ in range(times):
         await node.called(calls + 1)  # its waking
@@ -107,13 +109,13 @@ async def pausing_again(node, times):
     return resuming
 
 
-async def test_a_guest_that_keeps_pausing_is_told_at_last(node):
-    resuming = await pausing_again(node, 4)
+async def test_a_guest_that_pauses_again_is_told_when_patience_is_over(node):
+    resuming = await pausing_again(node, 1, patience=-1)
     assert (await resuming).power.state is GuestState.PAUSED
 
 
 async def test_a_guest_that_pauses_again_is_resumed_again(node):
-    resuming = await pausing_again(node, 2)
+    resuming = await pausing_again(node, 2, patience=3600)
     await node.called(10)  # its third waking
     assert not resuming.done()
     await node.act("a", "destroy")  # ends the waiting
