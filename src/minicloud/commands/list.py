@@ -11,7 +11,8 @@ from minicloud.commands.amounts import age_text, memory_text
 from minicloud.commands.context import Context
 from minicloud.commands.failures import failure_documents, failure_lines
 from minicloud.errors import NodeError
-from minicloud.hypervisor.addresses import Address, addresses_of
+from minicloud.hypervisor.sightings import best_addresses
+from minicloud.model.address import Address
 from minicloud.model.guest import Guest
 from minicloud.model.inventory import Node
 from minicloud.model.outcome import Row, exit_status
@@ -61,7 +62,8 @@ async def _addresses(context: Context, node: Node, uuids: Sequence[str]) -> Mapp
         return {}
     try:
         hypervisor = await context.cluster.hypervisor(node.name)
-        return await hypervisor.call(lambda connection: addresses_of(connection, uuids))
+        session = await context.cluster.session(node.name)
+        return await best_addresses(hypervisor, session, uuids)
     except NodeError:
         return {}
 
@@ -100,7 +102,7 @@ def _cells(guest: Guest, address: Address | None, now: datetime) -> tuple[str, .
         guest.node,
         str(guest.vcpus),
         memory_text(guest.memory),
-        "-" if address is None else address.ip,
+        "-" if address is None else address.address,
         "-" if origin is None else PurePosixPath(origin.image).name,
         "-" if origin is None else age_text(origin.created, now),
         "-" if origin is None else str(origin.kind),
@@ -124,8 +126,8 @@ def _document(guest: Guest, address: Address | None, now: datetime) -> dict[str,
         "vcpus": guest.vcpus,
         "memory": guest.memory,
         "persistent": guest.is_persistent,
-        "ip": None if address is None else address.ip,
-        "ip_source": None if address is None else str(address.source),
+        "ip": None if address is None else address.address,
+        "ip_source": None if address is None else str(address.sources[0]),
     }
     if (origin := guest.origin) is not None:
         document |= {

@@ -5,7 +5,9 @@ channel. One that is connected and hangs is given up by libvirt itself after 5 s
 (VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_DEFAULT); what the other sources said is not lost by that.
 """
 
-from collections.abc import Callable
+import functools
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
     from minicloud.hypervisor.driver import Hypervisor
     from minicloud.ssh.session import Session
 
-__all__ = ["Sightings", "look_around", "sight"]
+__all__ = ["Sightings", "best_addresses", "look_around", "sight"]
 
 _ASKING: Final = 15.0  # seconds: an agent that hangs costs libvirt 5, or twice that
+_AGENTS: Final = 2.0  # seconds after which no further guest's agent is asked: one hung is enough
+_NOT_ASKED: Final = "the guest agent was not asked"
 _NO_AGENT: Final = "no guest agent is connected"
 
 
@@ -60,21 +64,65 @@ async def look_around(
         NodeError: the guest is gone, or the connection.
     """
     sightings = await hypervisor.call(sight(uuid, only_first=only_first), deadline=_ASKING)
-    if AddressSource.ARP in sightings.silent:
-        table = await session.run(["cat", "/proc/net/arp"])
-        if table.status == 0:
-            del sightings.silent[AddressSource.ARP]
-            seen = parse_arp(table.stdout.decode(errors="replace"), sightings.macs)
-            sightings.seen.update({AddressSource.ARP: seen} if seen else {})
+    await _read_arp(session, [sightings])
     return sightings
 
 
-def sight(uuid: str, *, only_first: bool = False) -> Callable[[Any], Sightings]:
+async def best_addresses(
+    hypervisor: "Hypervisor", session: "Session", uuids: Sequence[str]
+) -> dict[str, Address]:
+    """Tell the most trusted address of each running guest of a node that has one.
+
+    Args:
+        hypervisor: of the node.
+        session: to it.
+        uuids: of the guests; one that is gone by now has none.
+
+    Raises:
+        NodeError: the connection is lost.
+    """
+    found = await hypervisor.call(functools.partial(_sight_all, uuids=uuids), deadline=_ASKING)
+    await _read_arp(session, [one for one in found.values() if not one.addresses])
+    return {uuid: one.addresses[0] for uuid, one in found.items() if one.addresses}
+
+
+async def _read_arp(session: "Session", sightings: Iterable[Sightings]) -> None:
+    """Read the node's ARP table for those guests that libvirt could not read it for."""
+    blind = [one for one in sightings if AddressSource.ARP in one.silent]
+    if not blind:
+        return
+    table = await session.run(["cat", "/proc/net/arp"])
+    if table.status != 0:
+        return
+    for one in blind:
+        del one.silent[AddressSource.ARP]
+        if seen := parse_arp(table.stdout.decode(errors="replace"), one.macs):
+            one.seen[AddressSource.ARP] = seen
+
+
+def _sight_all(connection: Any, uuids: Sequence[str]) -> dict[str, Sightings]:
+    lib = libvirt_module()
+    end = time.monotonic() + _AGENTS
+    found = {}
+    for uuid in uuids:
+        asks_agent = time.monotonic() < end
+        try:
+            found[uuid] = sight(uuid, only_first=True, asks_agent=asks_agent)(connection)
+        except lib.libvirtError as exc:
+            if exc.get_error_code() != lib.VIR_ERR_NO_DOMAIN:
+                raise
+    return found
+
+
+def sight(
+    uuid: str, *, only_first: bool = False, asks_agent: bool = True
+) -> Callable[[Any], Sightings]:
     """Ask the sources about a running guest, the most trusted first.
 
     Args:
         uuid: of the guest.
         only_first: ask no further once a source knows an address of use.
+        asks_agent: ask the guest's agent, if there is one.
     """
 
     def work(connection: Any) -> Sightings:
@@ -82,8 +130,8 @@ def sight(uuid: str, *, only_first: bool = False) -> Callable[[Any], Sightings]:
         devices = parse_devices(domain.XMLDesc())
         sightings = Sightings({}, {}, frozenset(card.mac for card in devices.cards))
         for source in AddressSource:
-            if source is AddressSource.AGENT and not devices.is_agent_there:
-                sightings.silent[source] = _NO_AGENT
+            if source is AddressSource.AGENT and not (asks_agent and devices.is_agent_there):
+                sightings.silent[source] = _NOT_ASKED if devices.is_agent_there else _NO_AGENT
                 continue
             _ask(domain, source, sightings)
             if only_first and sightings.addresses:

@@ -272,6 +272,8 @@ def test_a_guest_is_reached_by_ssh_through_its_node(define, minicloud, seat, lab
     assert status == 0
     assert document["addresses"][0]["address"] == address
     assert document["addresses"][0]["sources"] == ["arp"]
+    [listed] = minicloud("list")[1]["guests"]
+    assert (listed["ip"], listed["ip_source"]) == (address, "arp")
     status, document, _ = minicloud("ssh", *login, "web", "echo $HOME; exit 7")
     assert (status, document["stdout"], document["status"]) == (7, "/home\n", 7)
     known = Path(os.environ["MINICLOUD_KNOWN_HOSTS"] + ".guests")

@@ -4,12 +4,15 @@ from datetime import UTC, datetime
 
 from minicloud.commands.list import Listing, list_outcome
 from minicloud.errors import NodeError, Reason
-from minicloud.hypervisor.addresses import Address, Source
+from minicloud.model.address import Address, AddressSource
 from minicloud.model.guest import Guest, GuestKind, GuestState, Origin
 from minicloud.model.outcome import Row
 from minicloud.render.output import print_outcome
 
 NOW = datetime(2026, 1, 13, tzinfo=UTC)
+LEASED = Address(
+    address="10.0.0.7", prefix=24, mac="", interface="", sources=(AddressSource.LEASE,)
+)  # fmt: skip
 ORIGIN = Origin(
     kind=GuestKind.CATTLE, template="deb", image="https://img/deb.raw.xz", export="guest/web1",
     seed=None, created=datetime(2026, 1, 1, tzinfo=UTC), user="ruth@desk",
@@ -27,7 +30,7 @@ ROWS = [
     Row("ham1", Listing(
         (guest("web1", "ham1", GuestState.RUNNING, "booted", ORIGIN),
          guest("db", "ham1", GuestState.PAUSED, "I/O error")),
-        {"ham1/web1": Address("10.0.0.7", Source.LEASE)},
+        {"ham1/web1": LEASED},
     )),
     Row("ham2", error=NodeError(Reason.OFF, "off: no route to host")),
 ]  # fmt: skip
