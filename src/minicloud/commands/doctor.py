@@ -22,15 +22,15 @@ from minicloud.doctor.check import Check, Status, Subject, tidied
 from minicloud.doctor.customizing import check_customize
 from minicloud.doctor.exam import Exam
 from minicloud.doctor.exportserver import check_export_server
-from minicloud.doctor.gathering import examine, examine_ways, server_status
+from minicloud.doctor.gathering import Told, examine, examine_ways, server_status
 from minicloud.doctor.judging import check_inventory, check_node
 from minicloud.doctor.survey import CUSTOMIZE
 from minicloud.errors import MinicloudError
 from minicloud.images.checking import check_images
-from minicloud.model.inventory import Node
+from minicloud.model.inventory import NbdService, Node
 from minicloud.model.view import Lines, Outcome
 
-__all__ = ["CHANGES", "HELP", "add_arguments", "doctor_outcome", "run"]
+__all__ = ["CHANGES", "HELP", "add_arguments", "doctor_outcome", "run", "server_checks"]
 
 HELP: Final = "the whole way to each node and to the exports, each failure with its remedy"
 CHANGES: Final = False
@@ -55,12 +55,12 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
     exams = {node.name: Exam(node) for node in context.cluster.nodes(context.only)}
     checks = list(check_inventory(context.inventory))
     with within(context.cluster.patience.whole):
-        _, servers, images = await asyncio.gather(
-            _look(context, exams), _servers(context, exams), _images(context, arguments)
+        _, told, images = await asyncio.gather(
+            _look(context, exams), _ask_servers(context, exams), _images(context, arguments)
         )
     for exam in exams.values():
         checks += check_node(exam, context.inventory)
-    checks += [*servers, *images]
+    checks += [*server_checks(context.inventory.nbd, told, exams), *images]
     is_here = shutil.which(CUSTOMIZE) is not None
     checks.append(check_customize(list(exams.values()), is_here=is_here))
     return doctor_outcome(checks, is_usable=any(exam.is_usable for exam in exams.values()))
@@ -101,18 +101,34 @@ async def _look_between(context: Context, exams: Mapping[str, Exam], seconds: fl
     await context.cluster.gather(look, reached, whole=seconds)
 
 
-async def _servers(context: Context, exams: Mapping[str, Exam]) -> list[Check]:
-    """Ask the server of the exports, or that of each node."""
-    nbd, storage = context.inventory.nbd, context.storage
-    if nbd is None:
-        return []
+async def _ask_servers(context: Context, exams: Mapping[str, Exam]) -> Mapping[str, Told]:
+    """Ask the server of the exports, or that of each node, by the node's name."""
+    storage = context.storage
+    if storage.nbd is None:
+        return {}
     if not storage.is_per_node:
-        return list(check_export_server(Subject("nbd"), nbd, await server_status(storage)))
-    found = await asyncio.gather(*(server_status(storage.at(exam.node)) for exam in exams.values()))
-    checks: list[Check] = []
-    for name, status in zip(exams, found, strict=True):
-        checks += check_export_server(Subject(f"nbd of {name}"), nbd, status)
-    return checks
+        return {"": await server_status(storage)}
+    asking = (server_status(storage.at(exam.node)) for exam in exams.values())
+    return dict(zip(exams, await asyncio.gather(*asking), strict=True))
+
+
+def server_checks(
+    nbd: NbdService | None, told: Mapping[str, Told], exams: Mapping[str, Exam]
+) -> Iterator[Check]:
+    """Judge what the servers said; that of a node which let nobody in could not be asked.
+
+    Args:
+        nbd: where they should be.
+        told: by each, by its node's name, or by "" where one serves all.
+        exams: of the nodes.
+    """
+    for name, status in told.items():
+        assert nbd is not None, "without one nobody was asked"
+        subject = Subject(f"nbd of {name}" if name else "nbd")
+        if name and not exams[name].is_in:
+            yield subject.skipped("control", f"{name} let nobody in")
+        else:
+            yield from check_export_server(subject, nbd, status)
 
 
 async def _images(context: Context, arguments: argparse.Namespace) -> list[Check]:

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from minicloud.booting.virttype import boots_a_guest, virt_type_of
 from minicloud.cluster import Cluster
@@ -26,12 +26,16 @@ from minicloud.moving.probe import MIGRATION_PORT, Probe, parse_probe, probe_com
 from minicloud.ssh.session import Session
 from minicloud.storage.service import Storage
 
-__all__ = ["examine", "examine_ways", "is_worth_booting", "server_status"]
+__all__ = ["Told", "examine", "examine_ways", "is_worth_booting", "server_status"]
 
 T = TypeVar("T")
 
 _PROBING: Final = 12.0  # seconds; an address that does not answer takes 3
 _GREETING: Final = b"NBDMAGIC"  # what an NBD server says first: proto.md, "Handshake"
+
+
+Told: TypeAlias = Mapping[str, Any] | MinicloudError
+"""What an nbdserve says of itself, or why it does not."""
 
 
 async def examine(cluster: Cluster, storage: Storage, exam: Exam) -> None:
@@ -99,7 +103,7 @@ async def examine_ways(cluster: Cluster, exam: Exam, targets: Sequence[Node]) ->
     await asyncio.gather(*map(attempt, targets))
 
 
-async def server_status(storage: Storage) -> Mapping[str, Any] | MinicloudError:
+async def server_status(storage: Storage) -> Told:
     """Ask nbdserve for all it says of itself."""
     seconds = time_left(None)
     try:

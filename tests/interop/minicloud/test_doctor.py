@@ -31,6 +31,11 @@ network = "{network}"
 memory = "128M"
 """
 
+_PRETEND = """
+mount -t tmpfs none /sys/module && mkdir /sys/module/kvm_intel
+mknod /dev/kvm c 1 3 && chmod 666 /dev/kvm
+"""
+
 
 class Patient:
     """A lab with an inventory, whose doctor is called."""
@@ -46,10 +51,10 @@ class Patient:
         )
         self.write()
 
-    def write(self, network="bridge:vmbr0"):
+    def write(self, network="bridge:vmbr0", virt_type=None, more=""):
         text = "".join(
             _NODE.format(name=node.name, address=node.address, key=self.lab.key,
-                         virt_type=self.lab.virt_type)
+                         virt_type=virt_type or self.lab.virt_type)
             for node in self.lab.nodes.values()
         )  # fmt: skip
         self.config.write_text(
@@ -58,6 +63,7 @@ class Patient:
                 address=self.server.address, port=self.server.port, control=self.server.control,
                 overlays=self.server.overlays, network=network,
             )
+            + more
         )  # fmt: skip
 
     def run(self, *words):
@@ -224,3 +230,44 @@ def test_no_node_can_be_used(patient, lab):
         "->",
         "start sshd there: systemctl enable --now sshd",
     ]
+
+
+def test_the_images_of_templates_are_looked_at_if_asked_for(patient, tmp_path):
+    good = tmp_path / "good.img"
+    good.write_bytes(bytes(1 << 20))
+    patient.write(
+        more=f'[templates.good]\nimage = "{good}"\n[templates.bad]\nimage = "{tmp_path}/none.img"\n'
+    )
+    _, found = patient.seen("--node", "n1")
+    assert failed_in(found) == set()
+    status, found = patient.seen("--node", "n1", "--images")
+    assert status == 1
+    assert failed_in(found) == {("template bad", f"{tmp_path}/none.img")}
+    assert found["template good", str(good)]["status"] == "ok"
+
+
+def test_emulation_is_a_failure_only_where_kvm_is_insisted_on(patient, lab):
+    if lab.virt_type == "kvm":
+        pytest.skip("the lab has a real KVM")
+    patient.write(virt_type="auto")
+    status, found = patient.seen("--node", "n1")
+    assert (status, found["n1", "virt-type"]["status"]) == (0, "warning")
+    patient.write(virt_type="kvm")
+    status, found = patient.seen("--node", "n1")
+    assert (status, failed_in(found)) == (1, {("n1", "virt-type")})
+
+
+def test_a_kvm_that_looks_real_is_believed_only_if_a_guest_boots(patient, lab):
+    """The node gets a module of Intel's and a /dev/kvm that everybody may open: a null device."""
+    if lab.virt_type == "kvm":
+        pytest.skip("the lab has a real KVM")
+    patient.write(virt_type="kvm")
+    lab.nodes[1].run(["sh", "-c", _PRETEND])
+    try:
+        status, found = patient.seen("--node", "n1")
+    finally:
+        lab.nodes[1].run(["sh", "-c", "rm /dev/kvm; umount /sys/module"])
+    assert (status, failed_in(found)) == (1, {("n1", "virt-type")})
+    assert "did not boot" in found["n1", "virt-type"]["text"]
+    assert lab.nodes[1].domains() == set()
+    assert found["nbd", "exports opened"]["status"] == "ok"

@@ -1,7 +1,9 @@
 """What `minicloud doctor` shows of its checks, and its exit status."""
 
-from minicloud.commands.doctor import doctor_outcome
-from minicloud.doctor.check import Subject
+from examined import NBD, exam_of
+from minicloud.commands.doctor import doctor_outcome, server_checks
+from minicloud.doctor.check import Status, Subject
+from minicloud.errors import NodeError, Reason, StorageError
 
 HAM = Subject("ham1")
 CHECKS = [
@@ -47,3 +49,22 @@ def test_the_status_is_that_of_failures_and_warnings_are_none():
     assert doctor_outcome(warned, is_usable=True).status == 0
     assert doctor_outcome(CHECKS * 2, is_usable=True).status == 1
     assert doctor_outcome(CHECKS, is_usable=False).status == 2
+
+
+DOWN = StorageError("unreachable", "nobody there; start it")
+
+
+def test_one_server_for_all_is_judged_whatever_the_nodes_are():
+    checks = list(server_checks(NBD, {"": DOWN}, {"ham1": exam_of()}))
+    assert {check.subject for check in checks} == {"nbd"}
+    assert checks[0].status is Status.FAILED
+
+
+def test_the_server_of_a_node_that_let_nobody_in_is_not_accused():
+    off = exam_of(access=NodeError(Reason.OFF, "off"))
+    checks = list(
+        server_checks(NBD, {"ham1": DOWN, "ham2": DOWN}, {"ham1": off, "ham2": exam_of()})
+    )
+    status = {(check.subject, check.name): check.status for check in checks}
+    assert status["nbd of ham1", "control"] is Status.SKIPPED
+    assert status["nbd of ham2", "control"] is Status.FAILED
