@@ -11,9 +11,16 @@ from minicloud.model.inventory import Node
 from minicloud.moving.checks import Source, Target, check_leaving, check_migration
 from minicloud.moving.definition import Definition, parse_definition
 from minicloud.moving.finding import Finding
-from minicloud.moving.probe import MIGRATION_PORT, Probe, Reach, parse_probe, probe_command
+from minicloud.moving.probe import (
+    MIGRATION_PORT,
+    Probe,
+    Reach,
+    address_of,
+    parse_probe,
+    probe_command,
+)
 
-__all__ = ["Leaver", "Prospect", "address_of", "leaver", "prospect", "target_end"]
+__all__ = ["Leaver", "Prospect", "leaver", "prospect", "target_end"]
 
 _PROBING = 20.0  # seconds; each address that does not answer takes 3
 
@@ -111,11 +118,6 @@ async def target_end(
         networks=answers.networks,
         probe=probe,
     )
-
-
-def address_of(node: Node) -> str:
-    """Return what other nodes reach a node by."""
-    return node.migrate_host or node.host
 
 
 def _definition(xml: str) -> Definition:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from minicloud.commands.context import Context
-from minicloud.commands.ends import Leaver, Prospect, address_of
+from minicloud.commands.ends import Leaver, Prospect
 from minicloud.commands.handover import handed_over, shared_exports
 from minicloud.commands.records import keep_record
 from minicloud.errors import MinicloudError, NodeError, Reason
@@ -30,6 +30,7 @@ from minicloud.hypervisor.migration import (
 )
 from minicloud.model.guest import GuestState
 from minicloud.model.inventory import Node
+from minicloud.moving.probe import address_of
 from minicloud.moving.whereabouts import whereabouts
 
 __all__ = ["Relocation", "Terms", "relocate"]

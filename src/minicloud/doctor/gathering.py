@@ -16,13 +16,13 @@ from minicloud.cluster import Cluster
 from minicloud.deadline import time_left
 from minicloud.doctor.exam import Clock, Exam
 from minicloud.doctor.machine import kvm_problem
-from minicloud.doctor.reach import address_of, bridges, reaches_exports, wanted
+from minicloud.doctor.reach import bridges, reaches_exports, wanted
 from minicloud.doctor.survey import Survey, parse_survey, survey_command
 from minicloud.errors import MinicloudError, NodeError, Reason, StorageError
 from minicloud.hypervisor.abilities import Abilities, read_abilities
 from minicloud.hypervisor.sockets import candidates, inspection, parse_sockets
 from minicloud.model.inventory import Inventory, NbdService, Node, VirtType
-from minicloud.moving.probe import MIGRATION_PORT, Probe, parse_probe, probe_command
+from minicloud.moving.probe import MIGRATION_PORT, Probe, address_of, parse_probe, probe_command
 from minicloud.ssh.session import Session
 from minicloud.storage.service import Storage
 

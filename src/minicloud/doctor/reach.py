@@ -8,10 +8,9 @@ from minicloud.domain.plan import NetworkKind, parse_network
 from minicloud.errors import MinicloudError
 from minicloud.hypervisor.abilities import Abilities
 from minicloud.model.inventory import Inventory, NbdService, Node
-from minicloud.moving.probe import MIGRATION_PORT, Address, Probe, Reach
+from minicloud.moving.probe import MIGRATION_PORT, Address, Probe, Reach, address_of
 
 __all__ = [
-    "address_of",
     "bridges",
     "check_exports",
     "check_migration",
@@ -42,11 +41,6 @@ def bridges(networks: Mapping[str, Sequence[str]]) -> list[str]:
     """Pick the names of the bridges."""
     parsed = map(parse_network, networks)
     return [one.name for one in parsed if one.kind is NetworkKind.BRIDGE]
-
-
-def address_of(node: Node) -> str:
-    """Return what other nodes reach a node by."""
-    return node.migrate_host or node.host
 
 
 def check_networks(exam: Exam, networks: Mapping[str, Sequence[str]]) -> Iterator[Check]:

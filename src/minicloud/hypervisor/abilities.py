@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from minicloud.hypervisor.binding import libvirt_module
 from minicloud.hypervisor.facts import read_facts
+from minicloud.hypervisor.networks import active_networks
 from minicloud.model.guest import NodeFacts
 
 __all__ = ["Abilities", "read_abilities"]
@@ -50,18 +51,7 @@ def read_abilities(connection: Any, node: str) -> Abilities:
     """
     facts = read_facts(connection, node, with_origin=False)
     reconnects = None if facts.qemu is None else _reconnects(connection)
-    return Abilities(facts, _networks(connection), reconnects)
-
-
-def _networks(connection: Any) -> frozenset[str]:
-    libvirt = libvirt_module()
-    try:
-        found = connection.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE)
-    except libvirt.libvirtError as exc:
-        if exc.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-            raise
-        return frozenset()  # its daemon of networks is not installed
-    return frozenset(network.name() for network in found)
+    return Abilities(facts, active_networks(connection), reconnects)
 
 
 def _reconnects(connection: Any) -> bool | None:

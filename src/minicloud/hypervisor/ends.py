@@ -6,6 +6,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from minicloud.hypervisor.binding import libvirt_module
+from minicloud.hypervisor.networks import active_networks
 from minicloud.moving.definition import Definition
 
 __all__ = ["Answers", "Leaving", "ask_target", "read_leaving"]
@@ -69,7 +70,7 @@ def ask_target(connection: Any, definition: Definition, host_cpu: str = "") -> A
         )
     )  # fmt: skip
     cpu_error = "" if machine_error else _processor(connection, definition, host_cpu)
-    return Answers(machine_error, cpu_error, _networks(connection))
+    return Answers(machine_error, cpu_error, active_networks(connection))
 
 
 def _processor(connection: Any, definition: Definition, host_cpu: str) -> str:
@@ -85,17 +86,6 @@ def _processor(connection: Any, definition: Definition, host_cpu: str) -> str:
             definition.virt_type, definition.cpu, flag,
         )
     )  # fmt: skip
-
-
-def _networks(connection: Any) -> frozenset[str]:
-    libvirt = libvirt_module()
-    try:
-        found = connection.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE)
-    except libvirt.libvirtError as exc:
-        if exc.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-            raise
-        return frozenset()  # its daemon of networks is not installed
-    return frozenset(network.name() for network in found)
 
 
 def _refusal(ask: Callable[[], Any]) -> str:

@@ -9,7 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["MIGRATION_PORT", "Address", "Probe", "Reach", "parse_probe", "probe_command"]
+from minicloud.model.inventory import Node
+
+__all__ = [
+    "MIGRATION_PORT",
+    "Address",
+    "Probe",
+    "Reach",
+    "address_of",
+    "parse_probe",
+    "probe_command",
+]
 
 MIGRATION_PORT: Final = 49152  # the first of qemu.conf's migration_port_min to _max
 
@@ -78,6 +88,11 @@ class Probe:
     addresses: Mapping[Address, Reach] = field(default_factory=dict)
     bridges: Mapping[str, bool] = field(default_factory=dict)
     files: Mapping[str, bool] = field(default_factory=dict)
+
+
+def address_of(node: Node) -> str:
+    """Return what other nodes reach a node by."""
+    return node.migrate_host or node.host
 
 
 def probe_command(
