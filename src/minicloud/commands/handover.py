@@ -39,29 +39,32 @@ def shared_exports(definition: Definition, nbd: NbdService | None) -> tuple[str,
 
 
 @contextlib.asynccontextmanager
-async def handed_over(storage: Storage, exports: Sequence[str]) -> AsyncIterator[None]:
+async def handed_over(
+    storage: Storage, exports: Sequence[str], *, again: float = _AGAIN
+) -> AsyncIterator[None]:
     """Let a second client write to exports meanwhile; then the one that may not write is dropped.
 
     Args:
         storage: their server.
         exports: their names.
+        again: seconds until it is asked for once more.
 
     Raises:
         StorageError: it cannot be begun; nothing has changed then.
     """
     begun: list[str] = []
-    keeping = asyncio.create_task(_keep(storage, begun), name="handover")
+    keeping = asyncio.create_task(_keep(storage, begun, again), name="handover")
     try:
         for name in exports:
             if await _begin(storage, name):
                 begun.append(name)  # noqa: PERF401 -- those before one that fails are ended too
         yield
     except BaseException:
-        await _end(storage, begun)
+        await _end(storage, begun, keeping)
         raise
     else:
         await _settle(storage, begun)  # interrupted here, the handover ends by itself, later
-        await _end(storage, begun)
+        await _end(storage, begun, keeping)
     finally:
         keeping.cancel()
 
@@ -76,9 +79,9 @@ async def _begin(storage: Storage, name: str) -> bool:
     return True
 
 
-async def _keep(storage: Storage, names: Iterable[str]) -> None:
+async def _keep(storage: Storage, names: Iterable[str], again: float) -> None:
     while True:
-        await asyncio.sleep(_AGAIN)
+        await asyncio.sleep(again)
         for name in names:
             with contextlib.suppress(StorageError):  # the next one may go through
                 await storage.hand_over(name, seconds=_SECONDS)
@@ -94,7 +97,9 @@ async def _settle(storage: Storage, names: Sequence[str]) -> None:
         await asyncio.sleep(_LOOK)
 
 
-async def _end(storage: Storage, names: Iterable[str]) -> None:
+async def _end(storage: Storage, names: Iterable[str], keeping: asyncio.Task[None]) -> None:
+    keeping.cancel()  # what it is asking for just now would begin the handover anew
+    await asyncio.gather(keeping, return_exceptions=True)
     for name in names:
         with contextlib.suppress(StorageError):  # it ends by itself before long
             await storage.end_handover(name)
