@@ -62,6 +62,9 @@ class Undo:
                 self._leave(what, f"it could not be removed in {_EACH:g} s")
             except MinicloudError as exc:
                 self._leave(what, str(exc))
+            except Exception as exc:  # a bug in one step must not keep the others
+                logger.exception("unexpected step=%s", what)
+                self._leave(what, f"{type(exc).__name__}: {exc}; a bug: report it")
 
     def _leave(self, what: str, why: str) -> None:
         logger.error("%s is left behind: %s", what, why)

@@ -56,6 +56,26 @@ async def test_what_cannot_be_undone_is_told_and_keeps_nothing_from_the_rest(cap
     assert caplog.messages == ["export seed/web1 is left behind: it has 1 clients"]
 
 
+async def test_a_bug_in_one_step_keeps_nothing_from_the_rest(caplog):
+    done = []
+
+    async def fails():
+        raise ValueError("no number")
+
+    async def work():
+        async with Undo() as undo:
+            steps(undo, done, "export guest/web1")
+            undo.by("guest web1", fails)
+            raise KeyError
+
+    with caplog.at_level(logging.ERROR), pytest.raises(KeyError):
+        await work()
+    assert done == ["export guest/web1"]
+    assert caplog.messages[-1] == (
+        "guest web1 is left behind: ValueError: no number; a bug: report it"
+    )
+
+
 async def test_cancelled_twice_it_still_undoes_everything():
     done = []
     going, goes_on = asyncio.Event(), asyncio.Event()
