@@ -1,6 +1,7 @@
 """Work that several wait for: begun once, its outcome kept, whoever else asks for it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -14,27 +15,31 @@ class Shared(Generic[K, T]):
     """Outcomes by key; a failure is an outcome too, until it is forgotten.
 
     It owns its tasks: `end` cancels those still under way. One who waits and is cancelled leaves
-    the work to those who wait with him; the last one to leave takes it along.
+    the work to those who wait with him; the last one to leave takes it along. Work that is
+    forgotten while somebody waits for it goes on for them.
     """
 
     def __init__(self) -> None:
         self._tasks: dict[K, asyncio.Task[T]] = {}
-        self._waiting: dict[K, int] = {}
+        self._forgotten: list[asyncio.Task[T]] = []  # while they were under way
+        self._waiting: Counter[asyncio.Task[T]] = Counter()
 
     async def get(self, key: K, make: Callable[[], Awaitable[T]]) -> T:
         """Return the outcome, beginning the work if nobody has."""
         task = self._tasks.get(key)
         if task is None or task.cancelled():
             task = self._tasks[key] = asyncio.create_task(_made(make), name=f"shared {key}")
-        self._waiting[key] = self._waiting.get(key, 0) + 1
+        self._waiting[task] += 1
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if self._waiting[key] == 1 and not task.done():
+            if self._waiting[task] == 1 and not task.done():
                 task.cancel()
             raise
         finally:
-            self._waiting[key] -= 1
+            self._waiting[task] -= 1
+            if not self._waiting[task]:
+                del self._waiting[task]
 
     def peek(self, key: K) -> T | None:
         """Return what is there already, None where it failed or is not done."""
@@ -44,17 +49,21 @@ class Shared(Generic[K, T]):
         return task.result()
 
     def forget(self, key: K) -> T | None:
-        """Let the next one begin anew; returns what was there, for the caller to close."""
+        """Let the next one begin anew; returns what was there, for the caller to close.
+
+        What is still under way then is not: `end` gives it.
+        """
         value = self.peek(key)
         task = self._tasks.pop(key, None)
-        if task is not None:
-            task.cancel()
+        if task is not None and not task.done():
+            self._forgotten.append(task)
         return value
 
     async def end(self) -> list[T]:
         """Cancel what is under way; returns all that was made, for the caller to close."""
-        tasks = list(self._tasks.values())
+        tasks = [*self._tasks.values(), *self._forgotten]
         self._tasks.clear()
+        self._forgotten.clear()
         for task in tasks:
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)

@@ -49,6 +49,24 @@ async def test_what_is_forgotten_is_made_anew():
     assert made == ["a", "a"]
 
 
+async def test_work_that_is_forgotten_goes_on_for_those_who_wait():
+    goes_on = asyncio.Event()
+
+    async def make():
+        await goes_on.wait()
+        return "a"
+
+    shared = Shared()
+    waiting = asyncio.create_task(shared.get(1, make))
+    await asyncio.sleep(0)
+    assert shared.forget(1) is None
+    anew, _ = counted("b")
+    assert await shared.get(1, anew) == "b"
+    goes_on.set()
+    assert await waiting == "a"
+    assert sorted(await shared.end()) == ["a", "b"]
+
+
 async def test_the_last_one_to_leave_takes_the_work_along():
     ended = asyncio.Event()
 
