@@ -11,10 +11,13 @@ is a new host, while a known one that shows another key is refused as ever.
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from minicloud.model.inventory import Node
 
 __all__ = ["guest_argv", "jump_argv", "node_argv", "parse_known_hosts"]
+
+_PLACE: Final = "[%h]:%p"  # where -W leads to
 
 
 def node_argv(ssh: str, node: Node, ssh_config: Path | None) -> list[str]:
@@ -60,7 +63,7 @@ def jump_argv(to_node: Sequence[str], node: Node, *, ours: Path, users: str) -> 
         "-o", "ClearAllForwardings=yes",  # what ssh_config forwards is not this command's business
     ]  # fmt: skip
     # -W comes last: ClearAllForwardings does not clear it
-    return [*argv, "-W", "[%h]:%p", "--", node.host]
+    return [*argv, "-W", _PLACE, "--", node.host]
 
 
 def guest_argv(
@@ -114,9 +117,12 @@ def _config(ssh_config: Path | None) -> list[str]:
 
 
 def _proxy(jump: Sequence[str]) -> str:
-    """Quote for the shell that runs it; of the percent signs only those of -W are ssh's to fill."""
+    """Quote for the shell that runs it; of the percent signs only those of -W are ssh's to fill.
+
+    The shell is the user's own, and brackets are a pattern to it: zsh refuses one nothing matches.
+    """
     return " ".join(
-        word if word == "[%h]:%p" else shlex.quote(word.replace("%", "%%")) for word in jump
+        shlex.quote(word if word == _PLACE else word.replace("%", "%%")) for word in jump
     )
 
 

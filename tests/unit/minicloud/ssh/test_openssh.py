@@ -68,13 +68,15 @@ def test_a_shell_makes_the_jump_of_its_words_again(tmp_path):
     line = proxy.partition("=")[2]
     given = {"%h": "10.0.0.9", "%p": "22", "%%": "%"}  # ssh refuses any other
     line = re.sub("%(.)", lambda found: given[found[0]], line)
-    got = subprocess.run(["/bin/sh", "-c", line], capture_output=True, check=True).stdout
+    (tmp_path / "9:22").touch()  # which the brackets would match as a pattern
+    shell = ["/bin/sh", "-c", line]
+    got = subprocess.run(shell, cwd=tmp_path, capture_output=True, check=True).stdout
     assert got.decode().split("\0")[:-1] == ["-o", "a b", "-W", "[10.0.0.9]:22", "--", "-n*"]
 
 
 def test_the_real_ssh_reads_our_words_as_they_are_meant():
     argv = guest(user="root", options=["Port=2200"])
-    assert option(argv, "proxycommand ") == "ssh -W [%h]:%p -- ham1"
+    assert option(argv, "proxycommand ") == "ssh -W '[%h]:%p' -- ham1"
     assert option(argv, "hostname ") == "10.0.0.9"
     assert option(argv, "port ") == "2200"
     assert option(argv, "user ") == "root"
