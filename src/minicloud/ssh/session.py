@@ -19,12 +19,10 @@ from minicloud.model.inventory import Node
 from minicloud.ssh.access import access_of
 from minicloud.ssh.diagnosing import lost, not_opened, socket_not_opened
 from minicloud.ssh.greeting import Greeting
+from minicloud.ssh.streams import Reader, Writer
 from minicloud.ssh.tunnel import Opener, Tunnel
 
 __all__ = ["Completed", "Reader", "Session", "Writer"]
-
-Reader = asyncssh.SSHReader[bytes]
-Writer = asyncssh.SSHWriter[bytes]
 
 # Commands at once on one connection: sshd_config(5), MaxSessions, is 10 where nobody set it.
 _COMMANDS: Final = 8
@@ -117,7 +115,7 @@ class Session:
             raise not_opened(exc, _short(argv), is_lost=self.is_lost) from None
         except (OSError, asyncssh.Error) as exc:
             raise lost(str(exc)) from None
-        return process.stdout, process.stdin
+        return Reader(process.stdout), Writer(process.stdin)
 
     async def open_unix(self, path: str) -> tuple[Reader, Writer]:
         """Connect to a Unix socket on the node (direct-streamlocal@openssh.com).
@@ -127,11 +125,12 @@ class Session:
                 socket, one without permission and a forbidden forwarding look alike.
         """
         try:
-            return await self.connection.open_unix_connection(path, encoding=None)
+            reader, writer = await self.connection.open_unix_connection(path, encoding=None)
         except asyncssh.ChannelOpenError as exc:
             raise socket_not_opened(exc, path, is_lost=self.is_lost) from None
         except (OSError, asyncssh.Error) as exc:
             raise lost(str(exc)) from None
+        return Reader(reader), Writer(writer)
 
     async def open_tcp(self, host: str, port: int) -> tuple[Reader, Writer]:
         """Connect to an address as the node sees it (direct-tcpip).
@@ -141,11 +140,12 @@ class Session:
                 `no-forwarding`.
         """
         try:
-            return await self.connection.open_connection(host, port, encoding=None)
+            reader, writer = await self.connection.open_connection(host, port, encoding=None)
         except asyncssh.ChannelOpenError as exc:
             raise not_opened(exc, f"{host} port {port}", is_lost=self.is_lost) from None
         except (OSError, asyncssh.Error) as exc:
             raise lost(str(exc)) from None
+        return Reader(reader), Writer(writer)
 
     async def serve_unix(self, local: str, opener: Opener) -> Tunnel:
         """Listen at a path here until the session ends; each connection gets its own far end."""

@@ -76,11 +76,11 @@ async def exchange(
         raise StorageError("argument", f"{command} is {len(request)} bytes, too much to ask for")
     reader, writer = await _connected(dial, path, where)
     try:
-        with contextlib.suppress(OSError):  # one that refuses us has closed; its reason is to read
+        with contextlib.suppress(OSError, NodeError):  # who refuses us has closed, and says why
             writer.write(request)
             await writer.drain()
         reply = await _result(reader, on_progress)
-    except OSError as exc:
+    except (OSError, NodeError) as exc:
         raise _unreachable(f"the connection to nbdserve on {where} broke: {exc}") from exc
     except ProtocolError as exc:
         raise _unreachable(

@@ -138,6 +138,21 @@ async def test_a_lost_connection_is_told_by_whoever_waits_on_it(session, faults)
         assert caught.value.reason is Reason.SSH_LOST
 
 
+async def test_a_connection_lost_in_the_middle_is_told_by_a_stream_through_it(
+    session, faults, echo
+):
+    (reader, writer), (lines, _) = await session.open_unix(echo), await session.stream(["cat"])
+    waiting = [asyncio.create_task(one) for one in (reader.read(), lines.readline())]
+    await asyncio.sleep(0)
+    faults.connections[0].abort()
+    for task in waiting:
+        with pytest.raises(NodeError) as caught:
+            await task
+        assert caught.value.reason is Reason.SSH_LOST
+    with pytest.raises(NodeError):
+        await writer.drain()
+
+
 async def test_cutting_frees_whoever_reads_at_a_path_here(session, tmp_path):
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / "silent"))
