@@ -1,7 +1,6 @@
 """`minicloud on`: wakes a node by its network card (wake-on-LAN)."""
 
 import argparse
-import asyncio
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from minicloud.commands.stale import forget_stale
 from minicloud.errors import NodeError, Reason, UsageError
 from minicloud.model.inventory import Node
 from minicloud.model.view import Lines, Outcome
+from minicloud.resolving import addresses_of
 from minicloud.wakeup import DISCARD, broadcasts, magic_packet
 from nbdserve.params import TIMEOUT
 
@@ -43,7 +43,9 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
         raise UsageError(
             'it has none; write mac = "aa:bb:cc:dd:ee:ff"', table=f"nodes.{node.name}", key="mac"
         )
-    targets = broadcasts(_routes(), await _addresses(node))
+    # one that is off often has a name all the same
+    own = await addresses_of(node.host, seconds=_RESOLVING, family=socket.AF_INET)
+    targets = broadcasts(_routes(), own)
     document = {"node": node.name, "mac": node.mac, "sent_to": list(targets), "errors": []}
     if context.dry_run:
         line = f"would wake up {node.mac} by {', '.join(targets)}"
@@ -93,17 +95,6 @@ def _send(packet: bytes, targets: Sequence[str]) -> None:
                 errors.append(f"{target}: {exc.strerror}")
     if len(errors) == len(targets):
         raise NodeError(Reason.UNREACHABLE, f"the packet cannot be sent ({'; '.join(errors)})")
-
-
-async def _addresses(node: Node) -> list[str]:
-    """Look up a node's IPv4 addresses; one that is off often has a name all the same."""
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(_RESOLVING):
-            found = await loop.getaddrinfo(node.host, None, family=socket.AF_INET)
-    except (TimeoutError, OSError):
-        return []
-    return [str(address[0]) for *_, address in found]
 
 
 def _routes() -> str:

@@ -12,6 +12,7 @@ from minicloud.model.inventory import Node
 from minicloud.model.outcome import Row
 from minicloud.moving.record import records
 from minicloud.moving.recovery import Remains
+from minicloud.resolving import addresses_of
 
 __all__ = ["clients_by_guest", "remains"]
 
@@ -63,15 +64,9 @@ def clients_by_guest(status: Mapping[str, Any]) -> Mapping[str, frozenset[str]]:
 
 async def _addresses(nodes: Iterable[Node]) -> Mapping[str, str]:
     """Look up all nodes' addresses; a name that does not resolve tells nothing."""
-    loop = asyncio.get_running_loop()
 
     async def look_up(node: Node, host: str) -> list[tuple[str, str]]:
-        try:
-            async with asyncio.timeout(_RESOLVING):
-                found = await loop.getaddrinfo(host, None)
-        except (TimeoutError, OSError):
-            return []
-        return [(str(address[0]), node.name) for *_, address in found]
+        return [(one, node.name) for one in await addresses_of(host, seconds=_RESOLVING)]
 
     hosts = [(node, host) for node in nodes for host in {node.host, node.migrate_host or node.host}]
     pairs = await asyncio.gather(*(look_up(node, host) for node, host in hosts))

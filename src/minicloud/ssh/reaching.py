@@ -1,6 +1,5 @@
 """TCP to a node: its name, its address, a socket; and what the network says where there is none.
 
-Names are looked up in a daemon thread, since a resolver may hang for longer than anybody waits.
 Addresses are tried a quarter of a second apart (RFC 8305), so that a dead IPv6 costs no more.
 
 A node that is switched off and one behind a black hole both stay silent for as long as we wait;
@@ -9,25 +8,21 @@ the kernel knows the difference: it got no answer to ARP for the one that is off
 
 import asyncio
 import errno
-import functools
-import ipaddress
 import socket
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiohappyeyeballs
 
-from minicloud.daemons import Daemons
 from minicloud.deadline import seconds_text, time_left
 from minicloud.errors import NodeError, Reason
+from minicloud.resolving import AddressInfo, look_up
 
 __all__ = ["is_silent_on_the_link", "reach"]
 
 _STAGGER: Final = 0.25  # RFC 8305, section 5
 _ARP: Final = Path("/proc/net/arp")  # proc(5): address, type, flags, hardware address …
 _OFF: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
-
-_Address = tuple[int, int, int, str, tuple[Any, ...]]
 
 
 async def reach(host: str, port: int, *, family: int, seconds: float) -> socket.socket:
@@ -46,10 +41,10 @@ async def reach(host: str, port: int, *, family: int, seconds: float) -> socket.
         NodeError: why there is none.
     """
     seconds = time_left(seconds) or 0.0
-    addresses: list[_Address] = []
+    addresses: list[AddressInfo] = []
     try:
         async with asyncio.timeout(seconds):
-            addresses = await _look_up(host, port, family)
+            addresses = await look_up(host, port, family=family)
             return await aiohappyeyeballs.start_connection(
                 addresses,
                 happy_eyeballs_delay=_STAGGER,
@@ -76,21 +71,7 @@ def is_silent_on_the_link(address: str) -> bool:
     return any(row[0] == address and int(row[2], 16) == 0 for row in rows if len(row) > 3)
 
 
-async def _look_up(host: str, port: int, family: int) -> list[_Address]:
-    ask = functools.partial(
-        socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM
-    )  # fmt: skip
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        resolver = Daemons("resolver", 1)
-        answer = resolver.submit(ask)
-        resolver.end()
-        return await answer  # type: ignore[return-value]  # sockaddr is a tuple for both families
-    return ask()  # type: ignore[return-value]  # an address takes no time
-
-
-def _silence(host: str, port: int, addresses: list[_Address], seconds: float) -> NodeError:
+def _silence(host: str, port: int, addresses: list[AddressInfo], seconds: float) -> NodeError:
     if not addresses:
         return NodeError(
             Reason.NAME,
