@@ -215,6 +215,8 @@ async def _whereabouts(context: Context, leaver: Leaver, target: Node) -> str:
         with contextlib.suppress(NodeError):  # libvirt there clears it by itself before long
             hypervisor = await context.cluster.hypervisor(target.name)
             await hypervisor.call(functools.partial(clear_half, uuid=guest.uuid))
+        there = await _state(context, guest.uuid, target.name)
+        found = whereabouts(guest.name, guest.node, target.name, here, there)
     if found.may_go_on:
         try:
             hypervisor = await context.cluster.hypervisor(guest.node)

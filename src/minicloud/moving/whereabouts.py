@@ -15,7 +15,8 @@ class Whereabouts:
 
     Attributes:
         text: for the operator, one line.
-        is_here: it is on the node it was to leave, and what the other has of it is a remnant.
+        is_here: it is on the node it was to leave; what the other has of it is a remnant if it
+            waits for a migration.
         may_go_on: it is paused there, and runs nowhere else for certain.
     """
 
@@ -44,10 +45,21 @@ def whereabouts(
         return Whereabouts(f"{source} does not say whether {name} still runs there")
     if here is not GuestState.PAUSED:
         return Whereabouts(f"{name} is {here} on {source}; see its log there")
+    return _paused(name, source, target, there)
+
+
+def _paused(name: str, source: str, target: str, there: GuestState | None) -> Whereabouts:
+    """Say what becomes of a guest that is paused on the source."""
     if there is None:
         return Whereabouts(
             f"{name} is paused on {source}, and {target} does not say whether it runs there; if "
             f"it does not, minicloud resume {name}"
+        )
+    if there is GuestState.PAUSED:
+        return Whereabouts(
+            f"{name} is paused on {source} and on {target}; minicloud info tells why; let it go on "
+            f"on one of them alone: minicloud resume NODE:{name}",
+            is_here=True,
         )
     text = f"it was left paused on {source}, and goes on there"
     return Whereabouts(text, is_here=True, may_go_on=True)

@@ -20,7 +20,6 @@ RUNNING, PAUSED, OFF = GuestState.RUNNING, GuestState.PAUSED, GuestState.SHUTOFF
         (None, RUNNING, "web1 runs on b all the same", False, False),
         (None, OFF, "a does not say whether web1 still runs there", False, False),
         (OFF, OFF, "web1 is shut off on a; see its log there", False, False),
-        (PAUSED, PAUSED, "it was left paused on a, and goes on there", True, True),
         (PAUSED, OFF, "it was left paused on a, and goes on there", True, True),
     ],
 )
@@ -35,3 +34,10 @@ def test_a_paused_guest_stays_so_while_the_target_may_run_it():
 
     assert not found.may_go_on
     assert "minicloud resume web1" in found.text
+
+
+def test_a_guest_paused_on_both_goes_on_on_neither_until_the_remnant_is_gone():
+    found = whereabouts("web1", "a", "b", PAUSED, PAUSED)
+
+    assert (found.is_here, found.may_go_on) == (True, False)
+    assert "paused on a and on b" in found.text
