@@ -5,7 +5,8 @@ hides what the other nodes said. A `StorageError` is the export server's answer 
 """
 
 import enum
-from pathlib import Path
+
+from nbdserve.errors import ConfigError
 
 __all__ = ["MinicloudError", "NodeError", "Reason", "StorageError", "UsageError"]
 
@@ -14,30 +15,12 @@ class MinicloudError(Exception):
     """Any error this project raises on purpose; its text is one line for the operator."""
 
 
-class UsageError(MinicloudError):
+class UsageError(ConfigError, MinicloudError):
     """What the operator wrote cannot be used; ends the command with exit status 2.
 
-    Args:
-        message: what is wrong and what to write instead, one line.
-        file: the inventory it stands in, if any.
-        table: the TOML table, e.g. `nodes.ham0`, if any.
-        key: the key, if any.
+    Takes what nbdserve's ConfigError takes: what is wrong and what to write instead, and the file,
+    the table (`nodes.ham0`) and the key that it stands in.
     """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        file: Path | str | None = None,
-        table: str | None = None,
-        key: str | None = None,
-    ) -> None:
-        self.message = message
-        self.file = file
-        self.table = table
-        self.key = key
-        place = [str(part) for part in (file, table, key) if part is not None]
-        super().__init__(": ".join([*place, message]))
 
 
 class Reason(enum.StrEnum):
