@@ -122,9 +122,9 @@ def socket_not_opened(exc: asyncssh.ChannelOpenError, path: str, *, is_lost: boo
     )  # fmt: skip
 
 
-def lost(why: str = "") -> NodeError:
-    """Say that a connection which was in use is gone."""
-    told = f": {why}" if why else ""
+def lost(during: str = "") -> NodeError:
+    """Say that a connection which was in use is gone, and what for if that helps."""
+    told = f" {during}" if during else ""
     return NodeError(Reason.SSH_LOST, f"the ssh connection was lost{told}", "run it again")
 
 
@@ -160,4 +160,4 @@ def _broken_off(exc: Exception, greeting: Greeting, place: str) -> NodeError:
             Reason.NO_SSH, f"{place} closed the connection before ssh spoke",
             "sshd may be overloaded (MaxStartups) or refuse this address",
         )  # fmt: skip
-    return lost(str(exc))
+    return lost()

@@ -96,7 +96,7 @@ class Session:
         except asyncssh.ChannelOpenError as exc:
             raise not_opened(exc, _short(argv), is_lost=self.is_lost) from None
         except (OSError, asyncssh.Error) as exc:
-            raise lost(str(exc)) from None
+            raise lost() from exc
         if done.returncode is None:
             raise lost(f"while {_short(argv)} was running")
         return Completed(done.returncode, _bytes(done.stdout), _bytes(done.stderr))
@@ -114,7 +114,7 @@ class Session:
         except asyncssh.ChannelOpenError as exc:
             raise not_opened(exc, _short(argv), is_lost=self.is_lost) from None
         except (OSError, asyncssh.Error) as exc:
-            raise lost(str(exc)) from None
+            raise lost() from exc
         return Reader(process.stdout), Writer(process.stdin)
 
     async def open_unix(self, path: str) -> tuple[Reader, Writer]:
@@ -129,7 +129,7 @@ class Session:
         except asyncssh.ChannelOpenError as exc:
             raise socket_not_opened(exc, path, is_lost=self.is_lost) from None
         except (OSError, asyncssh.Error) as exc:
-            raise lost(str(exc)) from None
+            raise lost() from exc
         return Reader(reader), Writer(writer)
 
     async def open_tcp(self, host: str, port: int) -> tuple[Reader, Writer]:
@@ -144,7 +144,7 @@ class Session:
         except asyncssh.ChannelOpenError as exc:
             raise not_opened(exc, f"{host} port {port}", is_lost=self.is_lost) from None
         except (OSError, asyncssh.Error) as exc:
-            raise lost(str(exc)) from None
+            raise lost() from exc
         return Reader(reader), Writer(writer)
 
     async def serve_unix(self, local: str, opener: Opener) -> Tunnel:
@@ -167,7 +167,7 @@ class Session:
         try:
             listener = await self.connection.forward_local_port("127.0.0.1", 0, host, port)
         except (OSError, asyncssh.Error) as exc:
-            raise lost(str(exc)) from None
+            raise lost() from exc
         self._listeners.add(listener)
         return listener.get_port()
 

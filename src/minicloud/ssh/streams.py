@@ -6,7 +6,6 @@ is none of ours, and would end a command by a traceback.
 
 import asyncssh
 
-from minicloud.errors import NodeError
 from minicloud.ssh.diagnosing import lost
 
 __all__ = ["Reader", "Writer"]
@@ -27,21 +26,21 @@ class Reader:
         try:
             return await self._inner.read(n)
         except asyncssh.Error as exc:
-            raise _lost(exc) from None
+            raise lost() from exc
 
     async def readline(self) -> bytes:
         """Return a line with its end, or what is left before the end of the stream."""
         try:
             return await self._inner.readline()
         except asyncssh.Error as exc:
-            raise _lost(exc) from None
+            raise lost() from exc
 
     async def readexactly(self, n: int) -> bytes:
         """Return so many bytes; asyncio.IncompleteReadError if there are fewer."""
         try:
             return await self._inner.readexactly(n)
         except asyncssh.Error as exc:
-            raise _lost(exc) from None
+            raise lost() from exc
 
 
 class Writer:
@@ -63,7 +62,7 @@ class Writer:
         try:
             await self._inner.drain()
         except asyncssh.Error as exc:
-            raise _lost(exc) from None
+            raise lost() from exc
 
     def write_eof(self) -> None:
         """Send no more."""
@@ -76,7 +75,3 @@ class Writer:
     async def wait_closed(self) -> None:
         """Wait until it has ended."""
         await self._inner.wait_closed()
-
-
-def _lost(exc: asyncssh.Error) -> NodeError:
-    return lost(str(exc))
