@@ -30,7 +30,9 @@ def add_fencing(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-async def fence(context: Context, arguments: argparse.Namespace, name: str, guests: int) -> None:
+async def fence(
+    context: Context, arguments: argparse.Namespace, name: str, guests: int, *, seen: str = ""
+) -> None:
     """Have it made certain that a node is off.
 
     Args:
@@ -38,6 +40,7 @@ async def fence(context: Context, arguments: argparse.Namespace, name: str, gues
         arguments: with the options of `add_fencing`.
         name: of the node.
         guests: that are to be started elsewhere.
+        seen: why it does not answer; a node that is up and has no sshd may run its guests.
 
     Raises:
         NodeError: the command failed.
@@ -50,9 +53,10 @@ async def fence(context: Context, arguments: argparse.Namespace, name: str, gues
     if arguments.fenced:
         return
     what = "its guest" if guests == 1 else f"its {guests} guests"
+    reason = f"{name}: {seen}. " if seen else ""
     if not await context.ask(
-        f"Is {name} really off? If it only cannot be reached, {what} would run twice. Start them "
-        "elsewhere?"
+        f"{reason}Is {name} really off? If it only cannot be reached, {what} would run twice. "
+        "Start them elsewhere?"
     ):
         raise UsageError(
             f"nothing was started: make certain that {name} is off, then say --fenced, or give a "

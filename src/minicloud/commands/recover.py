@@ -85,7 +85,8 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
             "with it; their guests are back when it is"
         )
     context.report.step(f"looking whether {node.name} answers")
-    if await absence(context, node.name) is None:
+    seen = await absence(context, node.name)
+    if seen is None:
         raise UsageError(
             f"{node.name} answers, so its guests may run; minicloud drain {node.name} moves them"
         )
@@ -101,7 +102,7 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
     await _plan(context, revivals, rows, others)
     if revivals and not context.dry_run:
         if any(one.target is not None for one in revivals):
-            await fence(context, arguments, node.name, len(revivals))
+            await fence(context, arguments, node.name, len(revivals), seen=seen.message)
         for one in revivals:
             if one.target is not None:
                 await _start(context, one)

@@ -40,10 +40,12 @@ def arguments(*words):
 async def test_the_operator_is_asked_and_believed():
     run, questions = context(True)
 
-    await fence(run, arguments(), "ham1", 2)
+    await fence(run, arguments(), "ham1", 2, seen="ham1.lan is up, but nothing listens on port 22")
 
     (question,) = questions
-    assert question.startswith("Is ham1 really off?")
+    assert question.startswith(
+        "ham1: ham1.lan is up, but nothing listens on port 22. Is ham1 really off?"
+    )
     assert "its 2 guests would run twice" in question
 
 
