@@ -2,18 +2,20 @@
 
 Invariants: only exports that were added while the server ran and overlays in its folder count, and
 of these only those named as minicloud names a guest's. One that a client has open, or whose name a
-guest has on any node, is never left over, whoever made that guest.
+guest has on any node, is never left over, whoever made that guest; nor is one whose record names a
+node that is not in the inventory, and so cannot be asked.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from minicloud.domain.names import guest_of
 from minicloud.domain.probe import PROBE_PREFIX
 from minicloud.model.guest import Guest
+from minicloud.moving.record import records
 from minicloud.storage.facts import ExportFacts, OverlayFacts
 
-__all__ = ["Remains", "leftovers", "owners", "remains_of"]
+__all__ = ["Remains", "leftovers", "owners", "remains_of", "strangers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,17 @@ def owners(guests: Iterable[Guest]) -> frozenset[str]:
         if guest.origin is not None and (first := guest_of(guest.origin.export)) is not None:
             found.add(first)
     return frozenset(found)
+
+
+def strangers(exports: Iterable[ExportFacts], nodes: Collection[str]) -> Mapping[str, str]:
+    """Name the guests whose record names a node of some other inventory, with that node.
+
+    Args:
+        exports: of one server.
+        nodes: of the inventory.
+    """
+    found = records({one.name: one.description for one in exports})
+    return {guest: record.node for guest, record in found.items() if record.node not in nodes}
 
 
 def leftovers(

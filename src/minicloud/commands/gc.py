@@ -7,12 +7,12 @@ the owners; nodes that have an export server of their own answer for themselves.
 """
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from minicloud.booting.launch import withdraw
-from minicloud.collecting import Remains, leftovers, owners
+from minicloud.collecting import Remains, leftovers, owners, strangers
 from minicloud.commands.context import Context
 from minicloud.commands.failures import failure_documents
 from minicloud.errors import StorageError
@@ -51,10 +51,12 @@ class _Looked:
     Attributes:
         found: by server.
         silent: rows of the nodes that could not be asked.
+        strangers: guests that no node has and that were put on one the inventory lacks: that one.
     """
 
     found: Sequence[_Found]
     silent: Sequence[Row[NodeFacts]]
+    strangers: Mapping[str, str] = field(default_factory=dict)
 
     def pairs(self) -> list[tuple[_Found, Remains]]:
         """List all that is left over, with its server."""
@@ -92,8 +94,12 @@ async def _look(context: Context) -> _Looked:
         await cluster.forget(node.name)
     rows = await cluster.gather(lambda node: cluster.facts(node.name), nodes)
     guests = [guest for row in rows if row.value is not None for guest in row.value.guests]
-    remains = leftovers(exports, overlays, owners(guests))
-    return _Looked([_Found("", storage, remains)], [row for row in rows if row.value is None])
+    elsewhere = strangers(exports, context.inventory.nodes)
+    found = leftovers(exports, overlays, owners(guests))
+    kept = {one.guest: elsewhere[one.guest] for one in found if one.guest in elsewhere}
+    remains = [one for one in found if one.guest not in kept]
+    silent = [row for row in rows if row.value is None]
+    return _Looked([_Found("", storage, remains)], silent, kept)
 
 
 async def _look_at_each(context: Context) -> _Looked:
@@ -165,7 +171,11 @@ def _outcome(
     """
     failed = {key: exc for key, exc in done.items() if exc is not None}
     views: list[View] = [_table(pairs, done)] if pairs else []
-    views.append(Lines((_summary(pairs, done, failed, refused=refused),)))
+    kept = [
+        f"what {guest} has was left alone: it was put on {node}, which is not in the inventory"
+        for guest, node in sorted(looked.strangers.items())
+    ]
+    views.append(Lines((_summary(pairs, done, failed, refused=refused), *kept)))
     errors = [
         f"{row.node}: {row.error}; its guests may own what is left over, so nothing is removed"
         if refused

@@ -1,7 +1,10 @@
 """What is left over, and what only looks like it."""
 
+from dataclasses import replace
+
 from bootfacts import export, guest, overlay
-from minicloud.collecting import leftovers, owners, remains_of
+from minicloud.collecting import leftovers, owners, remains_of, strangers
+from minicloud.moving.record import Record, record_export
 
 
 def names(found):
@@ -46,6 +49,15 @@ def test_a_renamed_domain_still_owns_what_it_was_made_with():
     owned = owners([guest("new", made_as="guest/old"), guest("foreign")])
     assert owned == {"new", "old", "foreign"}
     assert leftovers([export("guest/old"), export("guest/foreign")], [], owned) == []
+
+
+def test_a_guest_put_on_a_node_of_another_inventory_is_a_stranger():
+    def described(guest, node):
+        table = record_export(guest, Record(node, "<domain/>"))
+        return replace(export(table["name"]), description=table["description"])
+
+    exports = [described("a", "ham0"), described("b", "ham9"), export("guest/c")]
+    assert strangers(exports, {"ham0": None}) == {"b": "ham9"}
 
 
 def test_what_is_left_of_one_guest_by_its_name():
