@@ -9,11 +9,10 @@ How that went is kept for the run, until `forget`.
 """
 
 import asyncio
-import difflib
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -31,6 +30,7 @@ from minicloud.ssh.connecting import Connector
 from minicloud.ssh.hostkeys import HostKeys
 from minicloud.ssh.session import Session
 from minicloud.tasks import Shared
+from nbdserve.params import closest
 
 __all__ = ["Cluster", "Patience"]
 
@@ -355,7 +355,5 @@ def _not_found(name: str, failed: Sequence[Row[Any]]) -> NodeError:
     )
 
 
-def _unknown(name: str, what: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(sorted(known))}"
-    return f"there is no {what} {name}{hint if known else ''}"
+def _unknown(name: str, what: str, known: Collection[str]) -> str:
+    return f"there is no {what} {name!r}" + (f"; {closest(name, known)}" if known else "")

@@ -24,7 +24,6 @@ from minicloud.render.question import ask
 from minicloud.render.terminal import StandardTerminal
 from minicloud.storage.exchange import Dial, Reader, Writer
 from minicloud.storage.service import Storage
-from nbdserve.params import closest
 
 __all__ = ["run_command"]
 
@@ -110,12 +109,10 @@ async def _in_time(command: ModuleType, arguments: argparse.Namespace, context: 
 async def _context(arguments: argparse.Namespace) -> AsyncIterator[Context]:
     """Read the inventory and make what commands are given."""
     inventory = read_inventory(find_inventory(arguments.config), ssh_config=arguments.ssh_config)
-    for name in arguments.node:
-        if name not in inventory.nodes:
-            raise UsageError(f"unknown node {name!r}; {closest(name, inventory.nodes)}")
     patience = Patience() if arguments.timeout is None else Patience(whole=arguments.timeout)
     is_shown = sys.stderr.isatty() and not arguments.json
     async with Cluster(inventory, patience) as cluster, _storage(inventory, cluster) as storage:
+        cluster.nodes(arguments.node)  # a name that is none ends it before anything is asked
         with TerminalReporter(is_shown=is_shown) as report:
 
             async def asking(question: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from minicloud.errors import UsageError
+from nbdserve.params import closest
 
 __all__ = [
     "GUEST_PREFIX",
@@ -61,7 +62,7 @@ def split_target(text: str, nodes: Iterable[str]) -> tuple[str | None, str]:
         return None, check_name(text)
     known = list(nodes)
     if node not in known:
-        raise UsageError(f"there is no node {node!r}; known: {', '.join(known)}")
+        raise UsageError(f"there is no node {node!r}; {closest(node, known)}")
     return node, check_name(name)
 
 

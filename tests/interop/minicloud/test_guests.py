@@ -365,7 +365,7 @@ def test_guests_that_cannot_be_found_say_why(define, minicloud, lab):
     assert (started["name"], started["node"], started["did"]) == ("twin", "n1", "started")
     several, unknown = [error["message"] for error in document["errors"]]
     assert "n1:twin, n2:twin" in several
-    assert "did you mean twin?" in unknown
+    assert "did you mean 'twin'?" in unknown
     lab.nodes[3].off()
     status, document, _ = minicloud("stop", "nobody")
     assert status == 2

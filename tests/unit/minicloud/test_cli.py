@@ -67,7 +67,7 @@ def test_help_loads_neither_asyncssh_nor_rich():
         (["lsit"], "unknown command 'lsit'; did you mean 'list'?"),
         (["status", "--jsn"], "unrecognized arguments: --jsn"),
         (["status", "--timeout", "soon"], "argument --timeout: 'soon' is none"),
-        (["status", "--node", "oen"], "unknown node 'oen'; did you mean 'one'?"),
+        (["status", "--node", "oen"], "there is no node 'oen'; did you mean 'one'?"),
         ([], "no command is given"),
     ],
 )

@@ -168,7 +168,7 @@ async def test_a_new_host_key_is_told_once(home):
 
 def test_an_unknown_node_is_the_operators_error(home):
     cluster = cluster_of(home, *named(home, "ham1"))
-    with pytest.raises(UsageError, match=r"no node ham2; did you mean ham1\?"):
+    with pytest.raises(UsageError, match=r"no node 'ham2'; did you mean 'ham1'\?"):
         cluster.nodes(["ham2"])
 
 

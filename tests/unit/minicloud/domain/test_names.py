@@ -35,7 +35,7 @@ def test_a_target_names_a_node_or_none(text, target):
 def test_a_node_that_is_not_there_is_told_with_those_that_are():
     with pytest.raises(UsageError) as caught:
         split_target("ham7:web1", ["ham0", "ham1"])
-    assert str(caught.value) == "there is no node 'ham7'; known: ham0, ham1"
+    assert str(caught.value) == "there is no node 'ham7'; did you mean 'ham1'? (known: ham0, ham1)"
 
 
 @pytest.mark.parametrize(
