@@ -1,19 +1,8 @@
-"""Memory and time as people read them."""
+"""Time as people read it."""
 
 from datetime import datetime, timedelta
-from typing import Final
 
-__all__ = ["age_text", "memory_text"]
-
-_GIB: Final = 1 << 30
-_MIB: Final = 1 << 20
-
-
-def memory_text(size: int) -> str:
-    """Write bytes as mclu did: `15.2G`; less than a GiB in `M`."""
-    if abs(size) >= _GIB or size == 0:
-        return f"{size / _GIB:.1f}G"
-    return f"{size / _MIB:.0f}M"
+__all__ = ["age_text"]
 
 
 def age_text(since: datetime, now: datetime) -> str:

@@ -4,13 +4,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, Final
 
-from minicloud.commands.amounts import memory_text
 from minicloud.commands.context import Context
 from minicloud.errors import MinicloudError, NodeError, StorageError, UsageError
 from minicloud.images.catalogue import Entry, entries
 from minicloud.images.checking import Checked, check_images
 from minicloud.images.facts import checksums_of
 from minicloud.model.inventory import Template
+from minicloud.model.sizes import size_text
 from minicloud.model.view import Outcome, Table
 from nbdserve.inspection import short_size
 
@@ -93,8 +93,8 @@ def _row(entry: Entry, checked: Checked | None) -> tuple[str, ...]:
         template.name,
         f"{template.image[0]}{more}",
         " ".join(template.layers) or _NONE,
-        _NONE if template.size is None else memory_text(template.size),
-        memory_text(template.memory),
+        _NONE if template.size is None else size_text(template.size),
+        size_text(template.memory),
         str(template.vcpus),
         " ".join(checksums_of(template)) or "none",
         *_found(checked, template),
@@ -105,8 +105,8 @@ def _found(checked: Checked | None, template: Template) -> tuple[str, str, str]:
     if checked is None or checked.facts is None:
         return _NONE, _NONE, _NONE
     disk = checked.facts.disk(template)
-    shown = _NONE if disk is None else memory_text(disk)
-    return memory_text(checked.facts.size), checked.facts.format, shown
+    shown = _NONE if disk is None else size_text(disk)
+    return size_text(checked.facts.size), checked.facts.format, shown
 
 
 def _document(entry: Entry, checked: Sequence[Checked]) -> dict[str, Any]:

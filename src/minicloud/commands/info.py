@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from minicloud.commands.amounts import age_text, memory_text
+from minicloud.commands.amounts import age_text
 from minicloud.commands.context import Context
 from minicloud.commands.guests import add_guest, failure_document, find_guest, guest_document
 from minicloud.commands.ip import address_document
@@ -155,7 +155,7 @@ def _facts(sight: Sight, now: datetime) -> list[tuple[str, ...]]:
 
 
 def _memory(most: int, resident: int | None) -> str:
-    return memory_text(most) + (f", {memory_text(resident)} resident" if resident else "")
+    return size_text(most) + (f", {size_text(resident)} resident" if resident else "")
 
 
 def _kept(sight: Sight) -> str:

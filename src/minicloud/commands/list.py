@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from minicloud.commands.amounts import age_text, memory_text
+from minicloud.commands.amounts import age_text
 from minicloud.commands.context import Context
 from minicloud.commands.failures import failure_documents, failure_lines
 from minicloud.errors import NodeError
@@ -16,6 +16,7 @@ from minicloud.model.address import Address
 from minicloud.model.guest import Guest
 from minicloud.model.inventory import Node
 from minicloud.model.outcome import Row, exit_status
+from minicloud.model.sizes import size_text
 from minicloud.model.view import Outcome, Table
 
 __all__ = ["CHANGES", "HELP", "Listing", "add_arguments", "list_outcome", "run"]
@@ -101,7 +102,7 @@ def _cells(guest: Guest, address: Address | None, now: datetime) -> tuple[str, .
         f"{guest.state} ({guest.reason})" if _is_worth_a_word(guest) else str(guest.state),
         guest.node,
         str(guest.vcpus),
-        memory_text(guest.memory),
+        size_text(guest.memory),
         "-" if address is None else address.address,
         "-" if origin is None else PurePosixPath(origin.image).name,
         "-" if origin is None else age_text(origin.created, now),

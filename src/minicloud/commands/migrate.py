@@ -5,13 +5,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from minicloud.commands.amounts import memory_text
 from minicloud.commands.context import Context
 from minicloud.commands.ends import Prospect, leaver, prospect
 from minicloud.commands.guests import add_guest, find_guest
 from minicloud.commands.relocation import Relocation, Terms, relocate
 from minicloud.hypervisor.migration import Job, Moved
 from minicloud.model.guest import Guest
+from minicloud.model.sizes import size_text
 from minicloud.model.view import Lines, Outcome, Table
 from minicloud.moving.finding import Finding, Level, problems
 from nbdserve.params import SIZE
@@ -85,7 +85,7 @@ def moved_text(guest: str, node: str, target: str, moved: Moved) -> str:
     if moved.downtime is not None:
         parts.append(f"stood still for {moved.downtime * 1000:.0f} ms")
     if moved.sent is not None:
-        parts.append(f"{memory_text(moved.sent)} sent")
+        parts.append(f"{size_text(moved.sent)} sent")
     return f"{guest} moved from {node} to {target} ({', '.join(parts)})"
 
 

@@ -9,13 +9,13 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from minicloud.commands.amounts import memory_text
 from minicloud.commands.context import Context
 from minicloud.commands.failures import failure_documents
 from minicloud.errors import NodeError, Reason
 from minicloud.model.guest import NodeFacts
 from minicloud.model.inventory import Node
 from minicloud.model.outcome import Row, exit_status
+from minicloud.model.sizes import size_text
 from minicloud.model.view import Lines, Outcome
 
 __all__ = ["CHANGES", "HELP", "add_arguments", "repeats", "run", "status_outcome"]
@@ -82,12 +82,12 @@ def _lines(row: Row[NodeFacts], node: Node, width: int) -> list[str]:
     note = f" ({row.note})" if row.note else ""
     lines = [
         f"{name}on{note}",
-        f"{indent}total: {facts.cpus}pcpus {memory_text(facts.memory)}",
+        f"{indent}total: {facts.cpus}pcpus {size_text(facts.memory)}",
     ]
     if count := sum(guest.is_active for guest in facts.guests):
-        used = f"{facts.vcpus_used}vcpus {memory_text(facts.memory_used)} by {count} guest(s)"
+        used = f"{facts.vcpus_used}vcpus {size_text(facts.memory_used)} by {count} guest(s)"
         lines.append(f"{indent} used: {used}")
-    lines.append(f"{indent} free: {memory_text(facts.memory_free(node.reserve))}")
+    lines.append(f"{indent} free: {size_text(facts.memory_free(node.reserve))}")
     return lines
 
 

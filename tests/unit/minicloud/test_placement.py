@@ -65,7 +65,7 @@ def test_overcommit_is_refused_with_the_numbers_of_every_node():
     assert outcome.chosen is None
     assert outcome.refusal == (
         "ham0: needs 4.0G, has 3.0G free of 8.0G (1.0G reserved, 4.0G for guests); ham1: off; "
-        "ham2: needs 4.0G, has 0B free of 512.0M (1.0G reserved, 0B for guests)"
+        "ham2: needs 4.0G, has 0B free of 512M (1.0G reserved, 0B for guests)"
     )
 
 

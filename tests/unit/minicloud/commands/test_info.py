@@ -61,10 +61,10 @@ guest agent  connected
 template     debian
 image        https://example.com/debian.xz
 made         3h ago by op@desk
-DISK          SOURCE                           READ  WRITTEN  OVERLAY  NOTE
-vda (virtio)  nbd://nbd.lan:10809/guest/web1  20.0M     1.5K     5.0M  \
+DISK          SOURCE                          READ  WRITTEN  OVERLAY  NOTE
+vda (virtio)  nbd://nbd.lan:10809/guest/web1   20M     1.5K       5M  \
 1 client, no reconnect: it pauses when nbdserve restarts
-vdb (virtio)  nbd://nbd.lan:10809/seed/web1       -        -        -  read-only, 2 clients
+vdb (virtio)  nbd://nbd.lan:10809/seed/web1      -        -        -  read-only, 2 clients
 CARD               ON          ADDRESSES              RECEIVED  SENT
 52:54:00:00:00:01  bridge:br0  10.0.0.9 (lease, arp)      999B    0B
 """
