@@ -118,8 +118,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(argv: Sequence[str]) -> int:
-    asked = next((word for word in argv if word in COMMANDS), None)
-    arguments = parser(*([asked] if asked else [])).parse_args(argv)
+    # a file or a guest may be called as a command is; which one is asked for, the parser tells
+    arguments = parser(*(word for word in argv if word in COMMANDS)).parse_args(argv)
     _log(arguments.verbose)
     if arguments.from_ssh_config is not None:
         return _first_inventory(arguments)

@@ -22,7 +22,7 @@ def minicloud(tmp_path):
         return subprocess.run(
             [sys.executable, "-m", "minicloud", *words],
             capture_output=True, text=True, timeout=60, env=environment, stdin=subprocess.DEVNULL,
-            check=False,
+            check=False, cwd=tmp_path,
         )  # fmt: skip
 
     return run
@@ -47,6 +47,12 @@ def test_each_command_explains_itself(minicloud, command):
 def test_the_list_of_commands_says_what_each_says_of_itself(command):
     module = importlib.import_module(f"minicloud.commands.{command}")
     assert COMMANDS[command] == module.HELP
+
+
+def test_a_file_may_be_called_as_a_command_is(minicloud, tmp_path):
+    (tmp_path / "status").write_text(MINIMAL)
+    done = minicloud("--config", "status", "list", "--node", "oen")
+    assert done.stderr.startswith("minicloud: there is no node 'oen'")
 
 
 def test_help_loads_neither_asyncssh_nor_rich():
