@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from minicloud.commands.context import Context
+from minicloud.domain.metadata import public_image
 from minicloud.errors import MinicloudError, NodeError, StorageError, UsageError
 from minicloud.images.catalogue import Entry, entries
 from minicloud.images.checking import Checked, check_images
@@ -91,7 +92,7 @@ def _row(entry: Entry, checked: Checked | None) -> tuple[str, ...]:
     more = f" (+{mirrors} mirror{'s' * (mirrors > 1)})" if mirrors else ""
     return (
         template.name,
-        f"{template.image[0]}{more}",
+        f"{public_image(template.image[0])}{more}",
         " ".join(template.layers) or _NONE,
         _NONE if template.size is None else size_text(template.size),
         size_text(template.memory),
@@ -117,7 +118,7 @@ def _document(entry: Entry, checked: Sequence[Checked]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": template.name,
         "script": script,
-        "image": list(template.image),
+        "image": [public_image(one) for one in template.image],
         "layers": list(template.layers),
         "size": template.size,
         "memory": template.memory,
@@ -133,7 +134,7 @@ def _document(entry: Entry, checked: Sequence[Checked]) -> dict[str, Any]:
 def _image(row: Checked) -> dict[str, Any]:
     facts = None if row.facts is None else row.facts.as_json(row.template)
     return {
-        "image": row.image,
+        "image": public_image(row.image),
         "machine": row.machine or None,
         "found": facts,
         "warnings": list(row.warnings),

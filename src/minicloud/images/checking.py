@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from minicloud.domain.metadata import public_image
 from minicloud.errors import MinicloudError, StorageError, UsageError
 from minicloud.images.facts import ImageFacts, checksums_of, complaints
 from minicloud.images.farfile import Shell
@@ -58,8 +59,9 @@ class Checked:
 
     @property
     def place(self) -> str:
-        """Where the image is, as scp writes it."""
-        return f"{self.machine}:{self.image}" if self.machine else self.image
+        """Where the image is, as scp writes it; without credentials."""
+        image = public_image(self.image)
+        return f"{self.machine}:{image}" if self.machine else image
 
 
 @dataclass(frozen=True, slots=True)

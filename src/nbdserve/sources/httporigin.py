@@ -59,8 +59,9 @@ class Origin:
 
     @property
     def name(self) -> str:
-        """The address as messages show it: without credentials."""
-        return str(self._url.with_user(None))
+        """The address as messages show it: without credentials, which a query may be too."""
+        url = self._url.with_user(None)
+        return f"{url.with_query(None)}?…" if url.query_string else str(url)
 
     @property
     def is_redirected(self) -> bool:

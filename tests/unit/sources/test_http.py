@@ -378,7 +378,7 @@ async def test_credentials_come_from_files(web, opened, tmp_path):
 
 
 async def test_credentials_in_the_url_are_sent_and_never_shown(web):
-    url = web.url().replace("http://", "http://me:hidden@")
+    url = web.url().replace("http://", "http://me:hidden@") + "?signature=hidden"
     source = HttpSource(HttpSource.Params(url=(url,)))
     web.script = [status("404 Not Found")]
     with pytest.raises(DeviceError) as caught:

@@ -97,6 +97,12 @@ async def test_the_catalogue_lists_tables_and_scripts(context, tmp_path):
     assert [found["script"] for found in outcome.document["templates"]] == [None, str(path)]
 
 
+async def test_the_credentials_of_an_image_are_not_shown(context):
+    made = context('[templates.a]\nimage = "http://me:secret@127.0.0.1:9/a.xz?sig=secret"')
+    for line in ("list", "check"):
+        assert "secret" not in repr(await run(made, line))
+
+
 async def test_a_script_that_fails_is_a_row_and_an_error(context, tmp_path):
     path = script(tmp_path, "probe) echo oh dear >&2; exit 1 ;;")
     outcome = await run(context('[templates.a]\nimage = "/a"'), "list")
