@@ -13,6 +13,8 @@ def remains(lab, inventory, export_server, tiny_image):
         words = ["--pet"] if target.endswith("rex") else []
         told = minicloud("boot", "tiny", target, "--hostname", "www", *words)
         assert told.status == 0, told
+        if target == "n1:alive":  # else it would power off once it has booted
+            lab.nodes[1].run(["virsh", "-q", "suspend", "alive"])
     lab.nodes[2].run(["virsh", "-q", "destroy", "ended"])
     lab.nodes[2].run(["virsh", "-q", "destroy", "rex"])  # shut off, and still defined
     export_server.add("mine", "file", tiny_image)
