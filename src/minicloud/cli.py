@@ -1,8 +1,8 @@
 """The command line of `minicloud`, and which module carries out what.
 
 A command's module is imported when that command is asked for, so that `--help` loads neither
-asyncssh nor libvirt. Exit status: 0 all, 1 partial, 2 none or usage; 130 and 143 for a command that
-was interrupted, after it has undone what it had begun.
+asyncssh nor libvirt. Exit status: 0 all, 1 partial, 2 none or usage; 130, 143 and 129 for a command
+that was interrupted, told to end, or left by its terminal, after it has undone what it had begun.
 """
 
 import argparse

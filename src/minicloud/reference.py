@@ -36,7 +36,7 @@ _EXIT: Final = """\
 | 0 | all was done, all answered |
 | 1 | a part |
 | 2 | nothing; or what was written is wrong: usage, the inventory |
-| 130, 143 | it was interrupted (SIGINT, SIGTERM), after it had undone what it had begun |
+| 130, 143, 129 | it was ended (SIGINT, SIGTERM, SIGHUP), after it had undone what it had begun |
 
 """
 _KEYS: Final = "| key | value | meaning |\n|---|---|---|\n"

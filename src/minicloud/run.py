@@ -28,6 +28,7 @@ from minicloud.storage.service import Storage
 __all__ = ["run_command"]
 
 _GRACE: Final = 1.0  # seconds a command may take beyond its time to say what came of it
+_SIGNALLED: Final = 128  # a shell's way to tell that a signal ended a program
 _TICK: Final = 0.25  # seconds between two looks whether progress is to be shown
 
 
@@ -43,7 +44,7 @@ def run_command(command: ModuleType, arguments: argparse.Namespace) -> int:
 
 async def _carry_out(command: ModuleType, arguments: argparse.Namespace) -> int:
     """Run the command with all it needs, print what came of it; return the exit status."""
-    stopped = _stopped_by(signal.SIGTERM)
+    stopped = _stopped_by(signal.SIGTERM, signal.SIGHUP)
     try:
         if getattr(command, "ALONE", False):
             outcome = await _alone(command, arguments)
@@ -58,7 +59,7 @@ async def _carry_out(command: ModuleType, arguments: argparse.Namespace) -> int:
     except asyncio.CancelledError:
         if not stopped:
             raise
-        return 128 + signal.SIGTERM
+        return _SIGNALLED + stopped[0]
     except MinicloudError as exc:
         outcome = _failure(exc)
     print_outcome(outcome, as_json=arguments.json)
@@ -147,17 +148,22 @@ async def _tick(report: Reporter) -> None:
         report.tick()
 
 
-def _stopped_by(number: signal.Signals) -> list[signal.Signals]:
-    """Cancel the command at this signal, as Ctrl-C does; returns what has come."""
+def _stopped_by(*numbers: signal.Signals) -> list[signal.Signals]:
+    """Cancel the command at these signals, as Ctrl-C does; returns what has come.
+
+    One that is ignored (nohup) stays so.
+    """
     come: list[signal.Signals] = []
     task = asyncio.current_task()
     assert task is not None
 
-    def stop() -> None:
+    def stop(number: signal.Signals) -> None:
         come.append(number)
         task.cancel()
 
-    asyncio.get_running_loop().add_signal_handler(number, stop)
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, stop, number)
     return come
 
 

@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -141,3 +143,17 @@ def test_bash_completes_by_the_snippet(inventory, tmp_path):
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.stdout == "ham0 ham1\n", done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_in_an_orderly_way(tmp_path, number):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = mute.getsockname()[1]
+        path = tmp_path / "minicloud.toml"
+        path.write_text(f'[nodes.mute]\nhost = "127.0.0.1"\nport = {port}\n')
+        argv = [sys.executable, "-m", "minicloud", "-c", path, "status"]
+        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+        pipe = subprocess.PIPE
+        with subprocess.Popen(argv, env=environment, stdout=pipe) as running, mute.accept()[0]:
+            running.send_signal(number)
+            assert running.wait(60) == 128 + number
