@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Final, NoReturn
 
 from minicloud import __version__
+from minicloud.commands.values import typed
 from minicloud.completion import complete
 from minicloud.errors import MinicloudError, UsageError
 from nbdserve.errors import ConfigError
@@ -145,7 +146,10 @@ def _add_common(part: argparse.ArgumentParser, *, changes: bool) -> None:
     """Add the options that every command has."""
     part.add_argument("--json", action="store_true", help="print one JSON document")
     part.add_argument(
-        "--timeout", type=_seconds, metavar="TIME", help="for the whole command, e.g. 20s"
+        "--timeout",
+        type=typed(TIMEOUT.parse),
+        metavar="TIME",
+        help="for the whole command, e.g. 20s",
     )
     part.add_argument(
         "--node", action="append", default=[], metavar="NODE",
@@ -155,13 +159,6 @@ def _add_common(part: argparse.ArgumentParser, *, changes: bool) -> None:
         part.add_argument(
             "-n", "--dry-run", action="store_true", help="change nothing, say what would be"
         )
-
-
-def _seconds(text: str) -> float:
-    try:
-        return TIMEOUT.parse(text)
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(f"{text!r} is none: {exc}") from None
 
 
 def _log(verbose: int) -> None:

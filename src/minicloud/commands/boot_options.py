@@ -2,7 +2,6 @@
 
 import argparse
 import uuid as uuids
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +9,7 @@ from typing import TypeVar
 from minicloud.booting.cloudseed import Wishes, cloud_seed
 from minicloud.booting.password import password_hash
 from minicloud.booting.request import Request, Wait, check_request, parse_wait
+from minicloud.commands.values import typed
 from minicloud.domain.names import split_target
 from minicloud.inventory.scripts import template
 from minicloud.model.guest import GuestKind
@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("template", metavar="TEMPLATE", help="what the guest is made of; see minicloud image list")
     add("target", metavar="[NODE:]NAME", help="its name, and its node if it is not to be chosen")
-    add("--size", type=_kind(SIZE.parse), help="of its disk, e.g. 20G; the image is grown to it")
-    add("--memory", type=_kind(SIZE.parse), metavar="SIZE", help="e.g. 2G")
+    add("--size", type=typed(SIZE.parse), help="of its disk, e.g. 20G; the image is grown to it")
+    add("--memory", type=typed(SIZE.parse), metavar="SIZE", help="e.g. 2G")
     add("--vcpus", type=int, metavar="N")
     add("--network", metavar="NETWORK", help="network:NAME, bridge:NAME, user or none")
     add(
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--pet", action="store_true", help="kept and started with its node, until it is destroyed")
     add(
-        "--wait", nargs="?", const="ssh", type=_kind(parse_wait), metavar="FOR",
+        "--wait", nargs="?", const="ssh", type=typed(parse_wait), metavar="FOR",
         help="until it is up: ssh (without a value too), console (it said a line), console:TEXT "
         "(a line with TEXT), or a time for ssh (default 5m); written with =, as --wait=console",
     )  # fmt: skip
@@ -119,15 +119,3 @@ async def read_options(inventory: Inventory, given: argparse.Namespace) -> Asked
 
 def _or(given: T | None, otherwise: T) -> T:
     return otherwise if given is None else given
-
-
-def _kind(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """Have argparse say what is wrong with a value in the words of its reader."""
-
-    def parsed(text: str) -> T:
-        try:
-            return parse(text)
-        except ValueError as exc:
-            raise argparse.ArgumentTypeError(f"{text!r} is none: {exc}") from None
-
-    return parsed

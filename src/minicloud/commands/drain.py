@@ -16,6 +16,7 @@ from minicloud.commands.failures import failure_documents, failure_lines
 from minicloud.commands.migrate import add_terms, moved_text, terms_of
 from minicloud.commands.places import find_place
 from minicloud.commands.relocation import Relocation, Terms, relocate
+from minicloud.commands.values import typed
 from minicloud.errors import MinicloudError
 from minicloud.hypervisor import power
 from minicloud.hypervisor.events import start_events
@@ -60,14 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `drain` alone takes."""
     parser.add_argument("drained", metavar="NODE", help="the node to be emptied")
     parser.add_argument(
-        "--parallel", type=_count, default=_AT_ONCE, metavar="N",
+        "--parallel", type=typed(_count), default=_AT_ONCE, metavar="N",
         help=f"guests that move at once (default {_AT_ONCE})",
     )  # fmt: skip
     parser.add_argument(
         "--stop-others", action="store_true", help="stop the guests that cannot move"
     )
     parser.add_argument(
-        "--grace", type=_seconds, default=_GRACE, metavar="TIME",
+        "--grace", type=typed(DURATION.parse), default=_GRACE, metavar="TIME",
         help=f"how long a guest has to shut down before it is forced (default {_GRACE:g}s)",
     )  # fmt: skip
     add_terms(parser)
@@ -301,14 +302,4 @@ def _need(guest: Guest) -> int:
 
 
 def _count(text: str) -> int:
-    try:
-        return max(1, COUNT.parse(text))
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(f"{text!r} is none: {exc}") from None
-
-
-def _seconds(text: str) -> float:
-    try:
-        return DURATION.parse(text)
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(f"{text!r} is none: {exc}") from None
+    return max(1, COUNT.parse(text))

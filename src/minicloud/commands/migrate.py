@@ -9,6 +9,7 @@ from minicloud.commands.context import Context
 from minicloud.commands.ends import Prospect, leaver, prospect
 from minicloud.commands.guests import add_guest, find_guest
 from minicloud.commands.relocation import Relocation, Terms, relocate
+from minicloud.commands.values import typed
 from minicloud.hypervisor.migration import Job, Moved
 from minicloud.model.guest import Guest
 from minicloud.model.sizes import size_text
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_terms(parser: argparse.ArgumentParser) -> None:
     """Add how guests move."""
     parser.add_argument(
-        "--bandwidth", type=_bandwidth, metavar="SIZE",
+        "--bandwidth", type=typed(SIZE.parse), metavar="SIZE",
         help="send at most so many bytes a second, e.g. 100M",
     )  # fmt: skip
     parser.add_argument(
@@ -152,10 +153,3 @@ def _outcome(chance: Prospect, relocation: Relocation) -> Outcome:
     notes += [relocation.note] if relocation.note else []
     lines = (moved_text(guest.name, guest.node, target, moved), *(f"  {note}" for note in notes))
     return Outcome(document, [Lines(lines)])
-
-
-def _bandwidth(text: str) -> int:
-    try:
-        return SIZE.parse(text)
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(f"{text!r} is none: {exc}") from None

@@ -5,6 +5,7 @@ from typing import Final
 
 from minicloud.commands.context import Context
 from minicloud.commands.presence import wait_until
+from minicloud.commands.values import typed
 from minicloud.errors import NodeError, Reason
 from minicloud.model.guest import Guest
 from minicloud.model.inventory import Node
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `off` alone takes."""
     parser.add_argument("ended", metavar="NODE", help="which")
     parser.add_argument(
-        "--wait", nargs="?", type=_seconds, const=_WAITING, metavar="TIME",
+        "--wait", nargs="?", type=typed(TIMEOUT.parse), const=_WAITING, metavar="TIME",
         help=f"until it does not answer any more, at most TIME (default {_WAITING:g}s)",
     )  # fmt: skip
 
@@ -92,10 +93,3 @@ def _refused(node: Node, running: list[Guest]) -> Outcome:
     error = {"node": node.name, "reason": "guests", "message": message, "remedy": remedy}
     document = {"node": node.name, "guests": [guest.name for guest in running], "errors": [error]}
     return Outcome(document, errors=[f"{message}; {remedy}"], status=2)
-
-
-def _seconds(text: str) -> float:
-    try:
-        return TIMEOUT.parse(text)
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(f"{text!r} is none: {exc}") from None

@@ -9,6 +9,7 @@ from typing import Final
 from minicloud.commands.context import Context
 from minicloud.commands.presence import wait_until
 from minicloud.commands.stale import forget_stale
+from minicloud.commands.values import typed
 from minicloud.errors import NodeError, Reason, UsageError
 from minicloud.model.inventory import Node
 from minicloud.model.view import Lines, Outcome
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `on` alone takes."""
     parser.add_argument("woken", metavar="NODE", help="which; its mac is in the inventory")
     parser.add_argument(
-        "--wait", nargs="?", type=_seconds, const=_WAITING, metavar="TIME",
+        "--wait", nargs="?", type=typed(TIMEOUT.parse), const=_WAITING, metavar="TIME",
         help=f"until it answers, at most TIME (default {_WAITING:g}s); then forget the guests it "
         "had that were recovered elsewhere",
     )  # fmt: skip
@@ -102,10 +103,3 @@ def _routes() -> str:
         return _ROUTES.read_text()
     except OSError:  # not Linux: the broadcast to all must do
         return ""
-
-
-def _seconds(text: str) -> float:
-    try:
-        return TIMEOUT.parse(text)
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(f"{text!r} is none: {exc}") from None

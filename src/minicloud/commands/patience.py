@@ -3,6 +3,7 @@
 import argparse
 from typing import Final
 
+from minicloud.commands.values import typed
 from minicloud.errors import UsageError
 from minicloud.hypervisor.power import Asking
 from minicloud.model.guest import Guest, GuestState
@@ -22,7 +23,7 @@ def add_patience(parser: argparse.ArgumentParser, forced: str) -> None:
         forced: what is done in the end, for the help.
     """
     parser.add_argument(
-        "--grace", type=_grace, metavar="TIME",
+        "--grace", type=typed(DURATION.parse), metavar="TIME",
         help=f"how long to wait before a guest is {forced} (default {_GRACE:g}s)",
     )  # fmt: skip
     parser.add_argument("--now", action="store_true", help=f"ask nothing: it is {forced} at once")
@@ -64,10 +65,3 @@ def refuse_deaf(guest: Guest) -> None:
         raise UsageError(
             f"is {guest.state}{why} and cannot hear that; minicloud resume it first, or use --now"
         )
-
-
-def _grace(text: str) -> float:
-    try:
-        return DURATION.parse(text)
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(f"{text!r} is none: {exc}") from None

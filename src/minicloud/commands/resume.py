@@ -13,6 +13,7 @@ from minicloud.commands.context import Context
 from minicloud.commands.deeds import Deed, do_to_guests
 from minicloud.commands.exports import export_trouble, guest_exports
 from minicloud.commands.guests import add_guests
+from minicloud.commands.values import typed
 from minicloud.errors import NodeError, Reason, StorageError, UsageError
 from minicloud.hypervisor import power
 from minicloud.hypervisor.events import start_events
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `resume` alone takes."""
     add_guests(parser)
     parser.add_argument(
-        "--patience", type=_patience, default=_PATIENCE, metavar="TIME",
+        "--patience", type=typed(DURATION.parse), default=_PATIENCE, metavar="TIME",
         help=f"how long a guest that pauses again is resumed again (default {_PATIENCE:g}s): qemu "
         "takes up to 16s to reach a disk again that was away",
     )  # fmt: skip
@@ -79,13 +80,6 @@ def why_paused(reason: str, faults: Mapping[str, str]) -> str:
     disks = ", ".join(f"{disk}: {fault}" for disk, fault in faults.items() if fault != reason)
     named = disks or ", ".join(faults)
     return f"was paused: {reason or 'for no reason given'}{f' ({named})' if named else ''}"
-
-
-def _patience(text: str) -> float:
-    try:
-        return DURATION.parse(text)
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(f"{text!r} is none: {exc}") from None
 
 
 async def _served(context: Context, guest: Guest) -> str:
