@@ -7,6 +7,7 @@ that was interrupted, told to end, or left by its terminal, after it has undone 
 
 import argparse
 import importlib
+import json
 import logging
 import os
 import re
@@ -99,8 +100,9 @@ def parser(*commands: str) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its status."""
     complete(parser, COMMANDS)
+    words = sys.argv[1:] if argv is None else argv
     try:
-        status = _run(sys.argv[1:] if argv is None else argv)
+        status = _run(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
         status = _INTERRUPTED + signal.SIGINT
@@ -109,12 +111,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except (MinicloudError, ConfigError) as exc:
-        _complain(str(exc))
-        status = 2
+        status = _refuse(str(exc), words)
     except OSError as exc:
         where = "" if exc.filename is None else f"{exc.filename}: "
-        _complain(f"{where}{exc.strerror or exc}")
-        status = 2
+        status = _refuse(f"{where}{exc.strerror or exc}", words)
     sys.exit(status)
 
 
@@ -166,6 +166,16 @@ def _log(verbose: int) -> None:
     logging.basicConfig(level=level, format="%(name)s: %(message)s")
     if verbose < 3:
         logging.getLogger("asyncssh").setLevel(max(level, logging.WARNING))
+
+
+def _refuse(message: str, words: Sequence[str]) -> int:
+    """Say why nothing was done, as a document where one was asked for; return the exit status."""
+    _complain(message)
+    if "--json" in words:  # it may be what could not be parsed that hides it
+        failure = {"node": None, "reason": "usage", "message": message, "remedy": ""}
+        print(json.dumps({"errors": [failure]}, indent=2))  # noqa: T201 -- likewise
+        sys.stdout.flush()
+    return 2
 
 
 def _complain(message: str) -> None:

@@ -1,6 +1,7 @@
 """The command line, as a shell sees it."""
 
 import importlib
+import json
 import os
 import signal
 import socket
@@ -19,12 +20,12 @@ MINIMAL = '[nodes.one]\nhost = "127.0.0.1"\nport = 1\n'
 def minicloud(tmp_path):
     """Run minicloud with an empty home."""
 
-    def run(*words, **settings):
+    def run(*words, cwd=None, **settings):
         environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **settings}
         return subprocess.run(
             [sys.executable, "-m", "minicloud", *words],
             capture_output=True, text=True, timeout=60, env=environment, stdin=subprocess.DEVNULL,
-            check=False, cwd=tmp_path,
+            check=False, cwd=cwd or tmp_path,
         )  # fmt: skip
 
     return run
@@ -157,3 +158,18 @@ def test_a_signal_ends_a_command_in_an_orderly_way(tmp_path, number):
         with subprocess.Popen(argv, env=environment, stdout=pipe) as running, mute.accept()[0]:
             running.send_signal(number)
             assert running.wait(60) == 128 + number
+
+
+@pytest.mark.parametrize(
+    "words", [["lsit"], ["status", "--jsn"], ["status", "--timeout", "soon"], ["image", "lst"]]
+)
+def test_a_mistake_is_a_document_too_where_one_is_asked_for(minicloud, inventory, words):
+    done = minicloud(*words, "--json", MINICLOUD_CONFIG=str(inventory))
+    assert done.returncode == 2
+    assert [error["reason"] for error in json.loads(done.stdout)["errors"]] == ["usage"]
+
+
+def test_an_inventory_may_be_called_like_a_command(minicloud, inventory):
+    renamed = inventory.rename(inventory.with_name("list"))
+    done = minicloud("-c", "list", "status", "--json", "--timeout", "9s", cwd=str(renamed.parent))
+    assert json.loads(done.stdout)["nodes"][0]["name"] == "one"
