@@ -32,10 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `ssh` alone takes."""
     add = parser.add_argument
     add_guest(parser)
-    add(
-        "command_line", nargs=argparse.REMAINDER, metavar="CMD",
+    command = add(
+        "command_line", nargs=argparse.PARSER, default=[], metavar="[CMD]",
         help="one word is a line for the guest's shell, several are a program and its arguments",
     )  # fmt: skip
+    command.required = False  # REMAINDER would take `GUEST -l USER` for a command; ssh(1) does not
     add("-l", "--user", metavar="USER", help="in the guest (default ssh's own)")
     add("--address", metavar="IP", help="of the guest, instead of the one its node knows")
     add("-t", "--tty", action="store_true", help="give CMD a terminal")
