@@ -164,6 +164,8 @@ def _add_common(part: argparse.ArgumentParser, *, changes: bool) -> None:
 def _log(verbose: int) -> None:
     level = {0: logging.ERROR, 1: logging.INFO}.get(verbose, logging.DEBUG)
     logging.basicConfig(level=level, format="%(name)s: %(message)s")
+    # one host that counts twice has all its guests twice: that is said unasked
+    logging.getLogger("minicloud.inventory").setLevel(min(level, logging.WARNING))
     if verbose < 3:
         logging.getLogger("asyncssh").setLevel(max(level, logging.WARNING))
 

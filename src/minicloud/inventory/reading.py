@@ -80,10 +80,11 @@ def read_inventory(path: Path, *, ssh_config: Path | None = None) -> Inventory:
 def warnings_of(inventory: Inventory) -> list[str]:
     """Say what can be used, but is hardly meant."""
     found: list[str] = []
-    hosts: dict[tuple[str, int | None], str] = {}
+    hosts: dict[tuple[str, int | None, str | None], str] = {}
     cards: dict[str, str] = {}
     for node in inventory.nodes.values():
-        other = hosts.setdefault((node.host.lower(), node.port), node.name)
+        daemon = (node.host.lower(), node.port, node.libvirt_socket)
+        other = hosts.setdefault(daemon, node.name)
         if other != node.name:
             found.append(f"nodes {other} and {node.name} are one host, {node.host}")
         if node.mac is not None and (other := cards.setdefault(node.mac, node.name)) != node.name:
