@@ -50,13 +50,15 @@ async def _carry_out(command: ModuleType, arguments: argparse.Namespace) -> int:
             outcome = await _alone(command, arguments)
             print_outcome(outcome, as_json=arguments.json)
             return outcome.status
-        async with _context(arguments) as context:
+        async with _context(command, arguments) as context:
             outcome = await _in_time(command, arguments, context)
             while (pause := _pause(command, arguments)) is not None:
                 _show_again(outcome, as_json=arguments.json)
                 await asyncio.sleep(pause)
                 outcome = await _in_time(command, arguments, context)
     except asyncio.CancelledError:
+        if arguments.json and _pause(command, arguments) is None:
+            print_outcome(_interrupted(), as_json=True)
         if not stopped:
             raise
         return _SIGNALLED + stopped[0]
@@ -107,9 +109,11 @@ async def _in_time(command: ModuleType, arguments: argparse.Namespace, context: 
 
 
 @contextlib.asynccontextmanager
-async def _context(arguments: argparse.Namespace) -> AsyncIterator[Context]:
+async def _context(command: ModuleType, arguments: argparse.Namespace) -> AsyncIterator[Context]:
     """Read the inventory and make what commands are given."""
     inventory = read_inventory(find_inventory(arguments.config), ssh_config=arguments.ssh_config)
+    if not inventory.nodes and getattr(command, "NEEDS_NODES", True):
+        raise UsageError("it has no nodes; write a [nodes.NAME] table", file=inventory.file)
     patience = Patience() if arguments.timeout is None else Patience(whole=arguments.timeout)
     is_shown = sys.stderr.isatty() and not arguments.json
     async with Cluster(inventory, patience) as cluster, _storage(inventory, cluster) as storage:
@@ -165,6 +169,12 @@ def _stopped_by(*numbers: signal.Signals) -> list[signal.Signals]:
         if signal.getsignal(number) is not signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(number, stop, number)
     return come
+
+
+def _interrupted() -> Outcome:
+    """Make an outcome of a command that a signal ended before it had one."""
+    error = {"node": None, "reason": "interrupted", "message": "it was interrupted", "remedy": ""}
+    return Outcome({"errors": [error]})
 
 
 def _failure(exc: MinicloudError) -> Outcome:

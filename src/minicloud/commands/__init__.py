@@ -11,6 +11,7 @@ where it may be repeated (`--watch`) also
 
     def repeats(arguments: argparse.Namespace) -> float | None    # seconds between two runs
 
-and where it wants no inventory, nodes or exports, and so no context, `ALONE = True`. It
-stands in `minicloud.cli.COMMANDS`. It is imported when it is asked for.
+and where it wants no inventory, nodes or exports, and so no context, `ALONE = True`; where it has
+something to say of an inventory without nodes, `NEEDS_NODES = False`. It stands in
+`minicloud.cli.COMMANDS`. It is imported when it is asked for.
 """

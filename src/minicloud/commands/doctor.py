@@ -30,10 +30,19 @@ from minicloud.images.checking import check_images
 from minicloud.model.inventory import NbdService, Node
 from minicloud.model.view import Lines, Outcome
 
-__all__ = ["CHANGES", "HELP", "add_arguments", "doctor_outcome", "run", "server_checks"]
+__all__ = [
+    "CHANGES",
+    "HELP",
+    "NEEDS_NODES",
+    "add_arguments",
+    "doctor_outcome",
+    "run",
+    "server_checks",
+]
 
 HELP: Final = "the whole way to each node and to the exports, each failure with its remedy"
 CHANGES: Final = False
+NEEDS_NODES: Final = False
 
 # Seconds of the whole that are kept for the ways between nodes; of a short one, all but a share.
 _WAYS: Final = 4.0

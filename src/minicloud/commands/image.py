@@ -15,10 +15,11 @@ from minicloud.model.sizes import size_text
 from minicloud.model.view import Outcome, Table
 from nbdserve.inspection import short_size
 
-__all__ = ["CHANGES", "HELP", "add_arguments", "run"]
+__all__ = ["CHANGES", "HELP", "NEEDS_NODES", "add_arguments", "run"]
 
 HELP: Final = "the catalogue of templates, and a check of their images"
 CHANGES: Final = False
+NEEDS_NODES: Final = False
 
 _NONE: Final = "-"
 

@@ -173,3 +173,34 @@ def test_an_inventory_may_be_called_like_a_command(minicloud, inventory):
     renamed = inventory.rename(inventory.with_name("list"))
     done = minicloud("-c", "list", "status", "--json", "--timeout", "9s", cwd=str(renamed.parent))
     assert json.loads(done.stdout)["nodes"][0]["name"] == "one"
+
+
+@pytest.mark.parametrize("words", [["status"], ["list"], ["boot", "tiny", "x"], ["stop", "x"]])
+def test_an_inventory_without_nodes_is_said_to_be_so(minicloud, inventory, words):
+    inventory.write_text("")
+    done = minicloud(*words, MINICLOUD_CONFIG=str(inventory))
+    assert done.returncode == 2
+    assert done.stderr == f"minicloud: {inventory}: it has no nodes; write a [nodes.NAME] table\n"
+
+
+def test_one_host_under_two_names_is_said(minicloud, inventory):
+    inventory.write_text(MINIMAL + MINIMAL.replace("one", "two"))
+    done = minicloud("status", MINICLOUD_CONFIG=str(inventory))
+    assert "nodes one and two are one host, 127.0.0.1" in done.stderr
+
+
+def test_a_command_that_is_interrupted_is_a_document_too(inventory, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        inventory.write_text(MINIMAL.replace("port = 1", f"port = {silent.getsockname()[1]}"))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "minicloud", "-c", inventory, "list", "--json"],
+            stdout=subprocess.PIPE, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        silent.accept()[0].close()
+        connection = silent.accept()[0]  # a connection that is closed is tried once more
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=30)
+        connection.close()
+    assert process.returncode == 143
+    assert [error["reason"] for error in json.loads(out)["errors"]] == ["interrupted"]
