@@ -17,11 +17,12 @@ from minicloud.commands.values import typed
 from minicloud.errors import NodeError, Reason, StorageError, UsageError
 from minicloud.hypervisor import power
 from minicloud.hypervisor.events import start_events
+from minicloud.hypervisor.power import NO_SPACE
 from minicloud.model.guest import Guest, GuestState
 from minicloud.model.view import Outcome
 from nbdserve.params import DURATION
 
-__all__ = ["CHANGES", "HELP", "add_arguments", "run", "why_paused"]
+__all__ = ["CHANGES", "HELP", "add_arguments", "remedy_for", "run", "why_paused"]
 
 HELP: Final = "let paused guests go on, once their disks are served again"
 CHANGES: Final = True
@@ -65,11 +66,9 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
         after = resumed.power
         if after.state in (GuestState.PAUSED, GuestState.SUSPENDED) or after.is_off:
             raise NodeError(
-                Reason.LIBVIRT,
-                f"{why}{served}; resumed, it is {after.state} again: "
-                f"{why_paused(after.reason, after.faults)}",
-                "see whether its node reaches the export server: minicloud doctor",
-            )
+                Reason.LIBVIRT, f"{why}{served}; resumed, it is {after.state} again",
+                remedy_for(after.faults),
+            )  # fmt: skip
         return Deed("resumed", f"{why}{served}; goes on")
 
     return await do_to_guests(context, arguments.guests, doing)
@@ -80,6 +79,13 @@ def why_paused(reason: str, faults: Mapping[str, str]) -> str:
     disks = ", ".join(f"{disk}: {fault}" for disk, fault in faults.items() if fault != reason)
     named = disks or ", ".join(faults)
     return f"was paused: {reason or 'for no reason given'}{f' ({named})' if named else ''}"
+
+
+def remedy_for(faults: Mapping[str, str]) -> str:
+    """Say what to do for a guest that pauses again."""
+    if NO_SPACE in faults.values():
+        return "make room where the export server keeps its overlays, and resume it once more"
+    return "see whether its node reaches the export server: minicloud doctor"
 
 
 async def _served(context: Context, guest: Guest) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from minicloud.hypervisor.driver import Hypervisor
 
 __all__ = [
+    "NO_SPACE",
     "Asking",
     "Power",
     "Rebooted",
@@ -32,6 +33,8 @@ __all__ = [
     "stop",
     "until_off",
 ]
+
+NO_SPACE: Final = "no space"  # among `Power.faults`: the server's file system is full
 
 _LOOK_AGAIN: Final = 5.0  # seconds between looks while events are waited for
 _AGAIN: Final = 0.5  # seconds between tries to resume a guest
@@ -328,7 +331,7 @@ def _faults(domain: Any) -> dict[str, str]:
         errors = domain.diskErrors()
     except lib.libvirtError:
         return {}
-    words = {lib.VIR_DOMAIN_DISK_ERROR_NO_SPACE: "no space"}
+    words = {lib.VIR_DOMAIN_DISK_ERROR_NO_SPACE: NO_SPACE}
     return {
         disk: words.get(number, "I/O error")
         for disk, number in sorted(errors.items())

@@ -8,7 +8,7 @@ from guestfacts import guest, origin
 from minicloud.commands import reboot, start, stop
 from minicloud.commands.exports import export_trouble
 from minicloud.commands.patience import add_patience, grace_of, refuse_deaf
-from minicloud.commands.resume import why_paused
+from minicloud.commands.resume import remedy_for, why_paused
 from minicloud.errors import NodeError, UsageError
 from minicloud.hypervisor.power import Asking, Rebooted, Stopped
 from minicloud.model.guest import GuestKind, GuestState
@@ -123,6 +123,11 @@ def test_start_is_for_guests_that_are_off():
 )  # fmt: skip
 def test_resume_says_why_a_guest_was_paused(reason, faults, text):
     assert why_paused(reason, faults) == text
+
+
+def test_a_full_file_system_is_not_looked_for_in_the_network():
+    assert "make room" in remedy_for({"vda": "no space"})
+    assert "doctor" in remedy_for({"vda": "unspecified error"})
 
 
 def test_a_guest_whose_exports_are_served_for_it_alone_may_run():
