@@ -15,6 +15,7 @@ from minicloud.model.view import Lines, Outcome, Table, View
 __all__ = ["clear", "print_outcome", "printable"]
 
 _GAP: Final = "  "
+_LEGIBLE: Final = 12  # characters; a cell that is folded to fewer can hardly be read
 _STYLES: Final = {
     "on": "green", "running": "green", "off": "dim", "shut off": "dim", "paused": "yellow",
     "crashed": "red",
@@ -65,7 +66,7 @@ def _text(view: View) -> str:
 
 def _columns(table: Table) -> str:
     rows = [tuple(name.upper() for name in table.columns), *map(_cells, table.rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = _widths(table)
     right = [name in table.right for name in table.columns]
     return "".join(
         _GAP.join(
@@ -75,6 +76,12 @@ def _columns(table: Table) -> str:
         + "\n"
         for row in rows
     )
+
+
+def _widths(table: Table) -> list[int]:
+    """Return the width of each column's widest cell."""
+    rows = [table.columns, *map(_cells, table.rows)]
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
 
 
 def _cells(row: Sequence[str]) -> tuple[str, ...]:
@@ -92,9 +99,16 @@ def _show(view: View, out: TextIO) -> None:
         for line in view.lines:
             console.print(Text(printable(line)), soft_wrap=True)
         return
+    widths = [min(width, _LEGIBLE) for width in _widths(view)]
+    if sum(widths) + len(_GAP) * (len(widths) - 1) > console.width:
+        out.write(_columns(view))  # the terminal's own wrapping is easier to read than slivers
+        return
     made = RichTable(title=view.title or None, box=None, pad_edge=False, header_style="bold")
-    for name in view.columns:
-        made.add_column(name, justify="right" if name in view.right else "left", overflow="fold")
+    for name, width in zip(view.columns, widths, strict=True):
+        made.add_column(
+            name, justify="right" if name in view.right else "left", overflow="fold",
+            min_width=width,
+        )  # fmt: skip
     for row in view.rows:
         made.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in _cells(row)))
     console.print(made)

@@ -1,6 +1,8 @@
 import io
 import json
 
+import pytest
+
 from minicloud.model.view import Lines, Outcome, Table
 from minicloud.render.output import print_outcome, printable
 
@@ -67,3 +69,13 @@ def test_an_empty_cell_is_a_dash():
 
 def test_printable_leaves_letters_of_all_languages():
     assert printable("Zürich 東京\t") == "Zürich 東京?"
+
+
+@pytest.mark.parametrize(("columns", "is_whole"), [("40", True), ("80", False), ("200", True)])
+def test_a_narrow_terminal_does_not_cut_short_cells_into_slivers(monkeypatch, columns, is_whole):
+    monkeypatch.setenv("COLUMNS", columns)
+    names = ("guest", "state", "node", "memory", "image")
+    cells = ("a-guest", "running", "node-one", "128.0M", "http://one.example/" + "x" * 60)
+    text = printed(Outcome({}, [Table(names, [cells])]), Terminal())
+    assert all(cell in text for cell in cells[:4])
+    assert (cells[4] in text) == is_whole
