@@ -58,6 +58,11 @@ def test_each_node_is_a_machine_of_its_own(lab):
     assert len(uuids) == 3, "libvirt refuses to migrate to what it takes for the same machine"
 
 
+def test_what_this_machines_shell_begins_with_is_not_run_on_a_node(lab):
+    shown = ssh(lab, lab.nodes[1], "cat", "/root/.bashrc", check=False).stdout
+    assert shown == ""
+
+
 def test_this_machine_has_nothing_of_the_lab(lab):
     shown = Path("/proc/1/net/dev").read_text()
     assert "vmbr0" not in shown
