@@ -191,6 +191,8 @@ async def _waited(
         )
     except NodeError as exc:
         story.error = exc
+    except asyncio.CancelledError:  # the guest runs: what is left to do is to say so
+        story.is_interrupted = True
 
 
 async def _ssh(context: Context, story: Story, progress: "_Remembering") -> str:

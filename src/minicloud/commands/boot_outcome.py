@@ -1,7 +1,7 @@
 """What `minicloud boot` has to tell, as values."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from minicloud.booting.survey import Survey
 from minicloud.commands.boot_options import Asked
@@ -16,6 +16,8 @@ from minicloud.placement import Placement
 
 __all__ = ["Story", "boot_outcome"]
 
+_INTERRUPTED: Final = 130  # as the shell has it for SIGINT
+
 
 @dataclass(slots=True)
 class Story:
@@ -29,6 +31,7 @@ class Story:
         made: of it, by libvirt.
         seen: what the waiting found: `ip` or `line`.
         error: what kept it from finding it.
+        is_interrupted: the operator ended the waiting.
     """
 
     asked: Asked
@@ -38,6 +41,7 @@ class Story:
     made: Made | None = None
     seen: dict[str, str] = field(default_factory=dict)
     error: NodeError | None = None
+    is_interrupted: bool = False
 
 
 def boot_outcome(story: Story, *, is_dry: bool, seconds: float) -> Outcome:
@@ -45,12 +49,15 @@ def boot_outcome(story: Story, *, is_dry: bool, seconds: float) -> Outcome:
     assert story.plan is not None, "it was planned"
     plan, node, error = story.plan, story.node.name, story.error
     warnings = [*story.survey.unknown, *_reconnect_warning(story)]
+    failures = [] if error is None else [_error(node, error)]
+    if story.is_interrupted:
+        failures.append(_interruption(node, plan.name))
     document: dict[str, Any] = {
         "guest": _guest(story, plan),
         "seconds": round(seconds, 3),
         "scores": _scores(story.survey.placement),
         "warnings": warnings,
-        "errors": [] if error is None else [_error(node, error)],
+        "errors": failures,
     }
     if is_dry:
         document |= {"dry_run": True, "xml": domain_xml(plan)}
@@ -59,6 +66,9 @@ def boot_outcome(story: Story, *, is_dry: bool, seconds: float) -> Outcome:
     if is_dry:
         views.append(Lines(tuple(domain_xml(plan).splitlines())))
     errors = [*warnings, *([] if error is None else [f"{plan.name} on {node}: {error}"])]
+    if story.is_interrupted:
+        errors.append(f"{failures[-1]['message']}; {failures[-1]['remedy']}")
+        return Outcome(document, views, errors, status=_INTERRUPTED)
     return Outcome(document, views, errors, status=0 if error is None else 1)
 
 
@@ -98,6 +108,15 @@ def _guest(story: Story, plan: GuestPlan) -> dict[str, Any]:
         "seed": plan.origin.seed,
         "ip": story.seen.get("ip"),
         **({"line": story.seen["line"]} if "line" in story.seen else {}),
+    }
+
+
+def _interruption(node: str, guest: str) -> dict[str, str]:
+    return {
+        "node": node,
+        "reason": "interrupted",
+        "message": f"waiting for {guest} was interrupted",
+        "remedy": f"it goes on booting; look at it by minicloud console {guest}",
     }
 
 

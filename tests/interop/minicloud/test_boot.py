@@ -1,5 +1,6 @@
 """Guests made and removed by the real command on the lab's nodes, and what a failure leaves."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -172,6 +173,31 @@ def test_a_boot_that_is_interrupted_leaves_nothing_behind(
             _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err
     eventually(lambda: nothing_is_left(lab, export_server))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_waiting_that_is_interrupted_leaves_the_guest_running_and_says_so(
+    lab, inventory, export_server, tmp_path, number
+):
+    name = f"waits{int(number)}"  # no other guest's console log says that its start is over
+    with subprocess.Popen(
+        minicloud_argv("boot", "tiny", f"n1:{name}", "--wait=console:nobody says so", "--json",
+                       "--cloud-init", user_data(tmp_path, "guest.stay")),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        eventually(lambda: MARKER in said(lab.nodes[1], name))
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert [error["reason"] for error in json.loads(out)["errors"]] == ["interrupted"]
+    assert domains(lab) == {f"n1:{name}"}
+    assert minicloud("destroy", name).status == 0
+
+
+def said(node, guest):
+    """What a guest has said on its console."""
+    log = f"/var/log/libvirt/qemu/{guest}-console.log"
+    return node.run(["sh", "-c", 'cat "$0" || true', log])
 
 
 @pytest.fixture
