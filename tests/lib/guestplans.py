@@ -41,6 +41,7 @@ PLANS = {
     "kvm-tcp-pet-seed": make_plan(kind=GuestKind.PET, seed=True, virt=VirtType.KVM),
     "qemu-unix-seed-cdrom": make_plan(
         seed=True, server=UnixServer("/run/nbdserve/nbd.sock"), network="bridge:br0",
+        network_model="e1000",
         options=GuestOptions(seed_is_cdrom=True),
     ),
     "kvm-tls-scsi": make_plan(

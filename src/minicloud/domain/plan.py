@@ -120,6 +120,7 @@ class GuestPlan:
         disks: in the order the guest counts them; it starts from the first.
         network: what its card is connected to.
         mac: the card's address.
+        network_model: kind of the card.
         kernel: path on the node of a kernel to start instead of the disk's, or None.
         initrd: likewise, or None.
         cmdline: the kernel's, or None.
@@ -138,6 +139,7 @@ class GuestPlan:
     disks: tuple[Disk, ...]
     network: Network
     mac: str
+    network_model: str = "virtio"
     kernel: str | None = None
     initrd: str | None = None
     cmdline: str | None = None
@@ -195,6 +197,7 @@ def plan_guest(
         disks=_disks(template, origin, name, seed_is_cdrom=options.seed_is_cdrom),
         network=parse_network(template.network if options.network is None else options.network),
         mac=mac_of(name),
+        network_model=template.network_model,
         kernel=template.kernel,
         initrd=template.initrd,
         cmdline=template.cmdline,

@@ -140,7 +140,7 @@ def _devices(plan: GuestPlan) -> ET.Element:
         {},
         *_disks(plan),
         *_scsi(plan.disks),
-        *_interface(plan.network, plan.mac),
+        *_interface(plan.network, plan.mac, plan.network_model),
         _made(
             "serial",
             {"type": "pty"},
@@ -200,7 +200,7 @@ def _scsi(disks: Iterable[Disk]) -> Iterator[ET.Element]:
         yield _made("controller", {"type": "scsi", "model": "virtio-scsi"})
 
 
-def _interface(network: Network, mac: str) -> Iterator[ET.Element]:
+def _interface(network: Network, mac: str, model: str) -> Iterator[ET.Element]:
     if network.kind is NetworkKind.NONE:
         return
     source = {NetworkKind.NETWORK: "network", NetworkKind.BRIDGE: "bridge"}.get(network.kind)
@@ -209,7 +209,7 @@ def _interface(network: Network, mac: str) -> Iterator[ET.Element]:
         {"type": str(network.kind)},
         _made("mac", {"address": mac}),
         *([_made("source", {source: network.name})] if source else []),
-        _made("model", {"type": "virtio"}),
+        _made("model", {"type": model}),
     )
 
 
