@@ -2,7 +2,9 @@
 
 import contextlib
 from collections.abc import Mapping
+from typing import Any
 
+from minicloud.booting.undo import unbroken
 from minicloud.commands.context import Context
 from minicloud.commands.ends import Leaver
 from minicloud.domain.names import guest_export_name, record_export_name
@@ -14,7 +16,7 @@ __all__ = ["keep_record", "read_records", "write_record"]
 
 
 async def write_record(storage: Storage, name: str, record: Record) -> None:
-    """Keep a guest's record, instead of the one there may be.
+    """Keep a guest's record, instead of the one there may be; not to be cancelled in between.
 
     Args:
         storage: the server of its disk.
@@ -28,8 +30,12 @@ async def write_record(storage: Storage, name: str, record: Record) -> None:
         table = record_export(name, record)
     except ValueError as exc:
         raise StorageError("argument", str(exc)) from exc
+    await unbroken(_replace(storage, table))
+
+
+async def _replace(storage: Storage, table: Mapping[str, Any]) -> None:
     with contextlib.suppress(StorageError):
-        await storage.remove(record_export_name(name), force=True)
+        await storage.remove(table["name"], force=True)
     await storage.add(table)
 
 
