@@ -24,6 +24,7 @@ from minicloud.booting.waiting import Listening, wait_for_line, wait_for_ssh
 from minicloud.commands.boot_options import Asked, add_arguments, read_options
 from minicloud.commands.boot_outcome import Story, boot_outcome
 from minicloud.commands.context import Context
+from minicloud.deadline import seconds_text
 from minicloud.domain.metadata import public_image
 from minicloud.domain.names import guest_export_name, overlay_path, seed_export_name
 from minicloud.domain.plan import GuestOptions, GuestPlan, plan_guest, server_of
@@ -186,7 +187,7 @@ async def _waited(
     except TimeoutError:
         story.error = NodeError(
             Reason.DEADLINE,
-            f"{wait.event} was waited for {seconds:.0f} s in vain: {progress.last}",
+            f"{wait.event} was waited for {seconds_text(seconds)} in vain: {progress.last}",
             f"it goes on booting; look at it by minicloud console {story.asked.request.name}",
         )
     except NodeError as exc:
