@@ -3,7 +3,7 @@
 A guest is the dead node's if a client at that node's address holds its disk, which is what a power
 cut leaves behind, or if its record names the node and nobody holds it. It is left alone if it runs
 on a node that answers, or if another node's address holds its disk: then that one has it, whatever
-the record says.
+the record says; and if the address is nobody's that is known while another node is silent too.
 """
 
 from collections.abc import Collection, Mapping
@@ -91,10 +91,18 @@ def _judge(node: str, guest: str, remains: Remains) -> Lost | Unclear | None:
         return Unclear(guest, why) if is_ours or not clients else None
     if not is_ours:
         return _elsewhere(guest, record, remains)
+    is_held_from_nowhere_known = bool(clients) and node not in holders
+    if is_held_from_nowhere_known and remains.silent:
+        where, whose = ", ".join(sorted(clients)), " or ".join(remains.silent)
+        why = (
+            f"its disk is in use from {where}, which may be {whose}; if that is dead too, nbdserve "
+            "drops its clients within 30 s: try again then"
+        )
+        return Unclear(guest, why)
     note = ""
     if not clients and not _is_pet(record):
         note = "nothing held its disk any more; it may have ended before its node did"
-    elif clients and node not in holders:
+    elif is_held_from_nowhere_known:
         note = f"its disk was held from {', '.join(sorted(clients))}"
     return Lost(guest, record, note)
 

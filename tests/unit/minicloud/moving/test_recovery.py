@@ -73,6 +73,15 @@ def test_a_holder_with_an_unknown_address_is_told():
     assert "192.168.7.1" in lost[0].note
 
 
+def test_a_holder_with_an_unknown_address_may_be_another_node_that_is_silent():
+    remains = of(("web1", "ham1"), clients={"web1": ["192.168.7.1"]}, silent=["ham3"])
+
+    lost, unclear = what_was_lost("ham1", remains)
+
+    assert lost == ()
+    assert unclear[0].why.startswith("its disk is in use from 192.168.7.1, which may be ham3; ")
+
+
 def test_a_guest_without_a_record_cannot_be_started_and_is_told():
     remains = Remains(
         guests=["old"], records={}, clients={"old": ["10.0.0.1"]}, addresses=ADDRESSES
