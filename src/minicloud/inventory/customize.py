@@ -17,7 +17,7 @@ from typing import Final
 from minicloud.inventory.places import located
 from nbdserve.params import Kind, Value, closest
 
-__all__ = ["CUSTOMIZE", "OPTIONS", "Form", "with_paths"]
+__all__ = ["CUSTOMIZE", "OPTIONS", "Form", "fault", "with_paths"]
 
 
 class Form(enum.Enum):
@@ -99,16 +99,16 @@ def _parse_customize(value: Value) -> tuple[str, str]:
         raise ValueError("an option of virt-customize and its value, e.g. install nginx")
     word, _, rest = value.strip().partition(" ")
     word, rest = word.removeprefix("--"), rest.strip()
-    form = OPTIONS.get(word)
-    if form is None:
+    if word not in OPTIONS:
         raise ValueError(f"virt-customize has no {word!r}; {closest(word, OPTIONS)}")
-    if (expected := _wrong(form, rest)) is not None:
+    if (expected := fault(word, rest)) is not None:
         raise ValueError(f"{word} takes {expected}")
     return word, rest
 
 
-def _wrong(form: Form, value: str) -> str | None:
-    """Say what the value should be, if it is not."""
+def fault(word: str, value: str) -> str | None:
+    """Say what the value of one of OPTIONS should be, if it is not."""
+    form = OPTIONS[word]
     if form is Form.NOTHING:
         return "no value" if value else None
     if not value or "\n" in value:
