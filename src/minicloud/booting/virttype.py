@@ -30,7 +30,10 @@ from minicloud.model.inventory import VirtType
 from minicloud.ssh.session import Session
 from minicloud.storage.service import Storage
 
-__all__ = ["KVM_MODULES", "Known", "KvmFacts", "boots_a_guest", "parse_kvm_facts", "virt_type_of"]
+__all__ = [
+    "KVM_MODULES", "KVM_SCRIPT", "Known", "KvmFacts", "boots_a_guest", "parse_kvm_facts",
+    "virt_type_of",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +47,13 @@ _SILENT: Final = frozenset({Reason.LIBVIRT_HUNG, Reason.DEADLINE})
 _BOOT_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _WANTED: Final = " ".join(f"/sys/module/{name}" for name in KVM_MODULES)
-_SCRIPT: Final = f"""
+KVM_SCRIPT: Final = f"""
 cat /proc/sys/kernel/random/boot_id
 uname -m
 for one in {_WANTED} /dev/kvm; do [ -e $one ] && echo $one; done
 :
 """
+"""Prints what `parse_kvm_facts` reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +105,13 @@ async def virt_type_of(
     node = session.node
     if node.virt_type is not VirtType.AUTO:
         return node.virt_type
-    done = await session.run(["sh", "-c", _SCRIPT])
+    done = await session.run(["sh", "-c", KVM_SCRIPT])
     facts = parse_kvm_facts(done.stdout.decode(errors="replace"))
     if not facts.may_work:
         return VirtType.QEMU
     if facts.arch != "x86_64":
         return VirtType.KVM  # the probe is x86 code; no other KVM is known that never runs a guest
-    known = Known(cache or platformdirs.user_cache_path("minicloud"))
+    known = Known(cache)
     virt_type = known.read(node.name, facts.boot)
     if virt_type is None:
         works = await boots_a_guest(hypervisor, storage, node.name, VirtType.KVM)
@@ -157,11 +161,11 @@ class Known:
     """The file of what is known; one that cannot be read or written costs a probe, nothing else.
 
     Args:
-        folder: it is in.
+        folder: it is in; None is the user's own.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / _FILE
+    def __init__(self, folder: Path | None = None) -> None:
+        self._path = (folder or platformdirs.user_cache_path("minicloud")) / _FILE
 
     def read(self, node: str, boot: str) -> VirtType | None:
         """Tell what this boot of a node has shown, if anything."""
