@@ -16,6 +16,7 @@ FLOORS = [
     {"storage"},
     {"collecting"},
     {"booting"},
+    {"customization"},
     {"doctor"},
     {"commands", "render"},
     {"run"},
