@@ -20,6 +20,9 @@ from minicloud.ssh.hostkeys import HostKeys, Policy
 __all__ = ["Faults", "Home", "black_hole", "free_port", "serving", "talking"]
 
 
+_GRACE = 10  # seconds; one that hears nothing is killed then
+
+
 @functools.cache
 def key(name):
     """Make a key, once a run: `client`, or a host's."""
@@ -103,11 +106,16 @@ async def _run(faults, process):
 
 
 async def _end(shell):
-    """End a shell and what it began: asyncio waits for whoever holds its pipes."""
-    if shell.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(shell.pid, signal.SIGKILL)
-        await shell.wait()
+    """End a shell and what it began: asyncio waits for whoever holds its pipes.
+
+    It may clean up, as sshd kills nothing of a client that is lost.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if shell.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, number)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(shell.wait(), _GRACE)
 
 
 async def _carry(reader, writer):
@@ -115,8 +123,8 @@ async def _carry(reader, writer):
         while piece := await reader.read(1 << 16):
             writer.write(piece)
             await writer.drain()
-        if isinstance(writer, asyncio.StreamWriter):
-            writer.close()
+    if isinstance(writer, asyncio.StreamWriter):  # a client that is lost has ended its input too
+        writer.close()
 
 
 @contextlib.asynccontextmanager
