@@ -47,6 +47,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "on": "wake a node",
     "off": "switch off a node that has been drained",
     "gc": "remove disks, seeds and records whose guest is gone",
+    "customize": "change a guest's disk before its start, by virt-customize",
     "image": "the catalogue of templates, and a check of their images",
     "doctor": "the whole way to each node and to the exports, each failure with its remedy",
     "completion": "print what makes a shell complete minicloud's words",
