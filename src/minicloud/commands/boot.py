@@ -24,6 +24,9 @@ from minicloud.booting.waiting import Listening, wait_for_line, wait_for_ssh
 from minicloud.commands.boot_options import Asked, add_arguments, read_options
 from minicloud.commands.boot_outcome import Story, boot_outcome
 from minicloud.commands.context import Context
+from minicloud.customization.options import read_commands
+from minicloud.customization.prepared import Prepared, prepare
+from minicloud.customization.tool import Appliance
 from minicloud.deadline import seconds_text
 from minicloud.domain.metadata import public_image
 from minicloud.domain.names import guest_export_name, overlay_path, seed_export_name
@@ -53,13 +56,16 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
     storage = context.storage.at(story.node)
     if context.storage.is_per_node:
         await _check_free(storage, asked)
+    prepared = await _prepared(context, story, storage)
     if context.dry_run:
         story.plan = _plan(story, storage, story.node.virt_type, "x86_64")
         return boot_outcome(story, is_dry=True, seconds=0.0)
     async with contextlib.AsyncExitStack() as stack:
         try:
-            listening = await _launched(context, story, storage, stack)
+            listening = await _launched(context, story, storage, stack, prepared)
         except NodeError as exc:
+            if story.customized is not None and story.customized.failure is not None:
+                raise  # it says where that was
             raise NodeError(exc.reason, f"{story.node.name}: {exc.message}", exc.remedy) from exc
         if asked.wait is not None:
             await _waited(context, story, asked.wait, listening, begun)
@@ -85,8 +91,26 @@ async def _surveyed(context: Context, asked: Asked) -> Story:
     return Story(asked, survey, choose(survey.placement))
 
 
+async def _prepared(context: Context, story: Story, storage: Storage) -> Prepared | None:
+    """Find where the template's options of virt-customize can be applied, if it has some."""
+    options = story.asked.request.template.customize
+    if not options:
+        return None
+    assert storage.nbd is not None, "it has told its exports"
+    commands = read_commands(options)
+    context.report.step("looking for virt-customize")
+    nodes = [story.node] if storage.is_per_node else None
+    return await prepare(
+        context.cluster, commands, Appliance(), server_of(storage.nbd), nodes=nodes
+    )
+
+
 async def _launched(
-    context: Context, story: Story, storage: Storage, stack: contextlib.AsyncExitStack
+    context: Context,
+    story: Story,
+    storage: Storage,
+    stack: contextlib.AsyncExitStack,
+    prepared: Prepared | None,
 ) -> Listening | None:
     """Make the guest and let it go; return its console, which the stack closes, if it is wanted."""
     name, report = story.asked.request.name, context.report
@@ -98,7 +122,9 @@ async def _launched(
     listening = None
     async with Undo() as undo:
         report.step(f"making {name} on {story.node.name}")
-        story.made = await make(_making(context, story, storage), storage, hypervisor, undo)
+        story.made = await make(
+            _making(context, story, storage, prepared), storage, hypervisor, undo
+        )
         if story.asked.wait is not None and story.asked.wait.event is Event.CONSOLE:
             listening = await stack.enter_async_context(Listening(session, console_log(name)))
         await unbroken(start(hypervisor, plan.uuid))
@@ -133,10 +159,9 @@ def _plan(story: Story, storage: Storage, virt_type: VirtType, arch: str) -> Gue
     )
 
 
-def _making(context: Context, story: Story, storage: Storage) -> Making:
+def _making(context: Context, story: Story, storage: Storage, prepared: Prepared | None) -> Making:
     assert storage.nbd is not None and story.plan is not None, "both are made before"  # noqa: PT018
     asked, request = story.asked, story.asked.request
-    options = request.template.customize
     others = [] if asked.seed is None else [seed_export(request.name, asked.seed)]
     if not storage.is_per_node:  # else it would be lost with the node it is to survive
         others.append(_record(story, story.plan))
@@ -145,9 +170,7 @@ def _making(context: Context, story: Story, storage: Storage) -> Making:
         disk=guest_export(request.template, request.name, storage.nbd, size=request.size),
         overlay=overlay_path(storage.nbd.overlays, request.name),
         others=tuple(others),
-        before_start=(lambda: customize_export(context, request.name, options))
-        if options
-        else None,
+        before_start=(lambda: _customize(context, story, prepared)) if prepared else None,
     )
 
 
@@ -158,16 +181,16 @@ def _record(story: Story, plan: GuestPlan) -> Mapping[str, Any]:
         raise UsageError(f"{exc}; make the template's cmdline shorter") from None
 
 
-async def customize_export(
-    context: Context,  # noqa: ARG001 -- for who fills this in
-    guest: str,
-    options: tuple[tuple[str, str], ...],
-) -> None:
-    """Apply the template's options of virt-customize to the guest's export."""
-    raise UsageError(
-        f"the template of {guest} has customize options ({options[0][0]} …), which this version of "
-        "minicloud cannot apply; take them out, or use cloud-init (user-data)"
+async def _customize(context: Context, story: Story, prepared: Prepared) -> None:
+    """Apply the template's options to the guest's export, which nobody uses yet."""
+    name = story.asked.request.name
+    story.customized = await prepared.apply(
+        guest_export_name(name), lambda text: context.report.step(f"{name}: {text}")
     )
+    if (failure := story.customized.failure) is not None:
+        raise NodeError(
+            failure.reason, failure.message, "minicloud -v tells all it said; nothing is left of it"
+        )
 
 
 async def _waited(

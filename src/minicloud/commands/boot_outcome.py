@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from minicloud.booting.survey import Survey
 from minicloud.commands.boot_options import Asked
+from minicloud.customization.prepared import Applied
 from minicloud.domain.plan import GuestPlan
 from minicloud.domain.xml import domain_xml, reconnect_kept
 from minicloud.errors import NodeError
@@ -29,6 +30,7 @@ class Story:
         node: that was chosen.
         plan: of the guest.
         made: of it, by libvirt.
+        customized: what virt-customize did to its disk, if the template asks for that.
         seen: what the waiting found: `ip` or `line`.
         error: what kept it from finding it.
         is_interrupted: the operator ended the waiting.
@@ -39,6 +41,7 @@ class Story:
     node: Node
     plan: GuestPlan | None = None
     made: Made | None = None
+    customized: Applied | None = None
     seen: dict[str, str] = field(default_factory=dict)
     error: NodeError | None = None
     is_interrupted: bool = False
@@ -59,10 +62,13 @@ def boot_outcome(story: Story, *, is_dry: bool, seconds: float) -> Outcome:
         "warnings": warnings,
         "errors": failures,
     }
+    if story.customized is not None:
+        output = list(story.customized.output)
+        document["customized"] = {"place": story.customized.place, "output": output}
     if is_dry:
         document |= {"dry_run": True, "xml": domain_xml(plan)}
     views: list[View] = [_table(story.survey.placement)] if story.asked.explain else []
-    views.append(Lines((_line(story, plan, is_dry=is_dry),)))
+    views.append(Lines((*_customized_lines(story), _line(story, plan, is_dry=is_dry))))
     if is_dry:
         views.append(Lines(tuple(domain_xml(plan).splitlines())))
     errors = [*warnings, *([] if error is None else [f"{plan.name} on {node}: {error}"])]
@@ -70,6 +76,13 @@ def boot_outcome(story: Story, *, is_dry: bool, seconds: float) -> Outcome:
         errors.append(f"{failures[-1]['message']}; {failures[-1]['remedy']}")
         return Outcome(document, views, errors, status=_INTERRUPTED)
     return Outcome(document, views, errors, status=0 if error is None else 1)
+
+
+def _customized_lines(story: Story) -> list[str]:
+    """Tell what virt-customize had to say, a random password for one."""
+    if story.customized is None:
+        return []
+    return [f"{story.asked.request.name}: {line}" for line in story.customized.output]
 
 
 def _line(story: Story, plan: GuestPlan, *, is_dry: bool) -> str:
