@@ -25,10 +25,11 @@ from minicloud.model.view import Lines, Outcome
 from minicloud.storage.facts import ExportFacts
 from minicloud.storage.service import Storage
 
-__all__ = ["CHANGES", "HELP", "add_arguments", "check_off", "run"]
+__all__ = ["CHANGES", "HELP", "NEEDS_NODES", "add_arguments", "check_off", "run"]
 
 HELP: Final = "change a guest's disk before its start, by virt-customize"
 CHANGES: Final = True
+NEEDS_NODES: Final = False  # an export is customised here
 
 
 @dataclass(frozen=True, slots=True)

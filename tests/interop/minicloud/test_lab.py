@@ -59,7 +59,7 @@ def test_each_node_is_a_machine_of_its_own(lab):
 
 
 def test_what_this_machines_shell_begins_with_is_not_run_on_a_node(lab):
-    shown = ssh(lab, lab.nodes[1], "cat", "/root/.bashrc", check=False).stdout
+    shown = ssh(lab, lab.nodes[1], "cat", "~/.bashrc", check=False).stdout
     assert shown == ""
 
 

@@ -16,11 +16,11 @@ def test_all_of_it_is_written_in_order_with_the_files_it_names():
             Command("hostname", "web1"),
             Command("update"),
             Command("root-password", "locked:file:", b"hunter2\n"),
-            Command("upload", file=Path("/home/me/site.conf"), after=":/etc/site.conf"),
+            Command("upload", file=Path("/srv/me/site.conf"), after=":/etc/site.conf"),
             Command("write", "/etc/motd:one\ntwo \\ three\\\nfour\n\nsix"),
             Command("ssh-inject", "root:file:", b"ssh-ed25519 AAAA me\n"),
             Command("edit", "/etc/fstab:s/^#  /x/"),
-            Command("copy-in", file=Path("/home/me/site"), after=":/var/www"),
+            Command("copy-in", file=Path("/srv/me/site"), after=":/var/www"),
             Command("run-command", "  two blanks in front, two behind  "),
             Command("no-logfile"),
         ]
@@ -28,9 +28,9 @@ def test_all_of_it_is_written_in_order_with_the_files_it_names():
     assert made.text == GOLDEN.joinpath("commands").read_text()
     assert made.staged == (
         Staged("secrets/0", b"hunter2\n"),
-        Staged("files/1/site.conf", Path("/home/me/site.conf")),
+        Staged("files/1/site.conf", Path("/srv/me/site.conf")),
         Staged("secrets/2", b"ssh-ed25519 AAAA me\n"),
-        Staged("files/3/site", Path("/home/me/site")),
+        Staged("files/3/site", Path("/srv/me/site")),
     )
 
 

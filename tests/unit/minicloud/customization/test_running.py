@@ -48,7 +48,7 @@ def commands(tmp_path):
     script.chmod(0o751)
     return [
         Command("root-password", "file:", f"{SECRET}\n".encode()),
-        Command("upload", file=script, after=":/root/"),
+        Command("upload", file=script, after=":/opt/"),
         Command("copy-in", file=site, after=":/var/www"),
     ]
 
