@@ -35,6 +35,7 @@ class MirrorCheck:
         self._pinned = pinned
         self._budget = budget
         self._looks: dict[Mirror, asyncio.Task[None]] = {}
+        self._others: dict[Mirror, str] = {}  # found to hold other content, and what was found
 
     async def passed(self, mirror: Mirror) -> None:
         """Return when the mirror may be used; at once if it was looked at before.
@@ -44,6 +45,8 @@ class MirrorCheck:
         """
         if mirror.entity is not None:
             return
+        if mirror in self._others:  # found a moment ago; whoever waited for it excludes the mirror
+            raise OtherContentError(self._others[mirror])
         look = self._looks.get(mirror)
         if look is None:
             look = self._looks[mirror] = asyncio.create_task(self._look(mirror))
@@ -57,8 +60,9 @@ class MirrorCheck:
 
     def _ended(self, mirror: Mirror, look: asyncio.Task[None]) -> None:
         del self._looks[mirror]
-        if not look.cancelled():
-            look.exception()  # told to those who wait; there may be none left
+        error = None if look.cancelled() else look.exception()
+        if isinstance(error, OtherContentError):
+            self._others[mirror] = str(error)
 
     async def _look(self, mirror: Mirror) -> None:
         pinned = self._pinned()
