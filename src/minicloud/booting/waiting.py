@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 _PACE: Final = 0.5  # seconds between two looks; a guest takes several to boot
+_SILENCE: Final = 2.0  # seconds after which a console that says nothing is a reason to look
 _SSH_PORT: Final = 22
 _BANNER: Final = b"SSH-"  # RFC 4253, section 4.2
 _GREETING: Final = 3.0  # seconds a server may take to send it
@@ -84,12 +85,25 @@ class Listening:
         return data.decode(errors="replace").strip()
 
 
-async def wait_for_line(listening: Listening, text: str, progress: Progress) -> str:
-    """Wait until the console says a line that holds the text; return the line."""
-    while text not in (line := await listening.line()) or not line:
+async def wait_for_line(
+    listening: Listening, text: str, hypervisor: Hypervisor, uuid: str, progress: Progress
+) -> str:
+    """Wait until the console says a line that holds the text; return the line.
+
+    Raises:
+        NodeError: the guest ended or stopped, and its console has said all it had to say.
+    """
+    while True:
+        try:
+            async with asyncio.timeout(_SILENCE):
+                line = await listening.line()
+        except TimeoutError:
+            await _check_alive(hypervisor, uuid)
+            continue
+        if line and text in line:
+            return line
         if line:
             progress.step(f"console: {line}")
-    return line
 
 
 async def wait_for_ssh(

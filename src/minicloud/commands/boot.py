@@ -203,10 +203,7 @@ async def _waited(
     progress = _Remembering(context, story.asked.request.name)
     try:
         async with asyncio.timeout(max(seconds, 0.0)):
-            if listening is not None:
-                story.seen["line"] = await wait_for_line(listening, wait.text, progress)
-            else:
-                story.seen["ip"] = await _ssh(context, story, progress)
+            await _seen(context, story, wait, listening, progress)
     except TimeoutError:
         story.error = NodeError(
             Reason.DEADLINE,
@@ -219,11 +216,23 @@ async def _waited(
         story.is_interrupted = True
 
 
-async def _ssh(context: Context, story: Story, progress: "_Remembering") -> str:
-    session = await context.cluster.session(story.node.name)
+async def _seen(
+    context: Context,
+    story: Story,
+    wait: Wait,
+    listening: Listening | None,
+    progress: "_Remembering",
+) -> None:
+    """Wait for what tells that the guest is up, and note it."""
     hypervisor = await context.cluster.hypervisor(story.node.name)
     assert story.plan is not None, "it runs"
-    return await wait_for_ssh(session, hypervisor, story.plan.uuid, progress)
+    uuid = story.plan.uuid
+    if listening is None:
+        session = await context.cluster.session(story.node.name)
+        story.seen["ip"] = await wait_for_ssh(session, hypervisor, uuid, progress)
+    else:
+        line = await wait_for_line(listening, wait.text, hypervisor, uuid, progress)
+        story.seen["line"] = line
 
 
 class _Remembering:

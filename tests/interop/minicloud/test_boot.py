@@ -60,6 +60,15 @@ def test_a_guest_waited_for_in_vain_goes_on(lab, inventory, export_server):
     assert domains(lab) == {"n1:web1"}
 
 
+def test_a_guest_that_ended_is_not_waited_for(lab, inventory, export_server):
+    told = minicloud("boot", "tiny", "n1:web1", "--wait=console:what it never says", "--json")
+    assert told.status == 1
+    (error,) = told.document["errors"]
+    assert "the guest has ended by itself" in error["message"]
+    assert minicloud("destroy", "web1").status == 0
+    assert nothing_is_left(lab, export_server)
+
+
 def test_a_pet_is_defined_and_asks_before_it_goes(lab, inventory, export_server):
     node = lab.nodes[1]
     assert minicloud("boot", "tiny", "n1:rex", "--pet").status == 0
