@@ -68,6 +68,9 @@ echo
 echo "{_STATUS} $status"
 """
 
+# after each error: how to report bugs of libguestfs, by words that minicloud does not take
+_ADVICE: Final = ("If reporting bugs, run virt-customize", "  virt-customize -v -x")
+
 _PROGRESS = re.compile(r"\[ *\d+\.\d\] (.*)")
 _END = re.compile(rf"^{_ERRORS}\n(.*)\n{_STATUS} (\d+)\n$", re.MULTILINE | re.DOTALL)
 
@@ -139,7 +142,7 @@ def parse_end(text: str) -> Ran | None:
     if match is None:
         return None
     output = [line for line in text[: match.start()].splitlines() if not is_progress(line)]
-    errors = [line for line in match[1].splitlines() if line]
+    errors = [line for line in match[1].splitlines() if line and not line.startswith(_ADVICE)]
     return Ran(int(match[2]), tuple(output), tuple(errors))
 
 
