@@ -193,12 +193,20 @@ async def _run_here(argv: list[str]) -> AsyncIterator[tuple[Reader, Input]]:
         yield process.stdout, process.stdin
     finally:
         process.stdin.close()
-        try:
-            async with asyncio.timeout(_ENDING):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
+        for end in (process.terminate, process.kill):
+            if not await _has_ended(process):
+                end()
+        await _has_ended(process)
+
+
+async def _has_ended(process: asyncio.subprocess.Process) -> bool:
+    """Wait a while; who holds its output after it has ended is not waited for."""
+    try:
+        async with asyncio.timeout(_ENDING):
             await process.wait()
+    except TimeoutError:
+        return process.returncode is not None
+    return True
 
 
 @contextlib.asynccontextmanager
