@@ -131,7 +131,7 @@ async def answered(tmp_path, *replies):
 
     async def serve(reader, writer):
         await reader.readline()
-        writer.writelines(replies)
+        writer.write(b"".join(replies))
         writer.close()
 
     path = tmp_path / "fake.sock"
