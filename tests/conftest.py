@@ -1,11 +1,18 @@
 """A missing tool is a failure here, never a skip. What meets the event loop is run on both."""
 
 import asyncio
+import signal
 
 import pytest
 import uvloop
 
 _ON_BOTH_LOOPS = ("unit/server", "unit/overlay", "unit/sources", "property")
+
+
+def pytest_configure():
+    """Have tests and their children hear SIGINT, which shells have background jobs ignore."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

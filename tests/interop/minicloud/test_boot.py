@@ -175,11 +175,14 @@ def test_a_boot_that_is_interrupted_leaves_nothing_behind(
         minicloud_argv("boot", "tiny", "n1:web1"), stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        client, _ = server.accept()
-        with client:
-            assert client.recv(1), "nbdserve asks for the image: the boot is under way"
-            process.send_signal(number)
-            _, err = process.communicate(timeout=60)
+        try:
+            client, _ = server.accept()
+            with client:
+                assert client.recv(1), "nbdserve asks for the image: the boot is under way"
+                process.send_signal(number)
+                _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 128 + number, err
     eventually(lambda: nothing_is_left(lab, export_server))
 
@@ -194,9 +197,12 @@ def test_a_waiting_that_is_interrupted_leaves_the_guest_running_and_says_so(
                        "--cloud-init", user_data(tmp_path, "guest.stay")),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        eventually(lambda: MARKER in said(lab.nodes[1], name))
-        process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        try:
+            eventually(lambda: MARKER in said(lab.nodes[1], name), within=120)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130, err
     assert [error["reason"] for error in json.loads(out)["errors"]] == ["interrupted"]
     assert domains(lab) == {f"n1:{name}"}
