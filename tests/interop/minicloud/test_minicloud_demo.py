@@ -45,7 +45,7 @@ def test_the_demo_boots_moves_and_removes_a_guest():
     assert re.search(r"^web1 moved from n1 to n2", told, re.MULTILINE)
     assert re.search(r"^n2 +on\n.*\n +used: 1vcpus 128M by 1 guest", told, re.MULTILINE)
     assert "nothing is left over" in told
-    assert running() == []
+    eventually(lambda: running() == [])
 
 
 def test_an_interrupted_demo_leaves_nothing_running():
