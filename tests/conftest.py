@@ -10,9 +10,11 @@ _ON_BOTH_LOOPS = ("unit/server", "unit/overlay", "unit/sources", "property")
 
 
 def pytest_configure():
-    """Have tests and their children hear SIGINT, which shells have background jobs ignore."""
+    """Have children hear the signals that a shell or nohup(1) has background jobs ignore."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)  # not the default: we still outlive it
 
 
 @pytest.hookimpl(optionalhook=True)
