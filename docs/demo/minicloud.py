@@ -25,6 +25,7 @@ from lab import Lab, LabError, missing
 from nginx import nginx
 
 FOLDER = Path("build/demo-minicloud").resolve()
+KERNEL = Path("build/tests/guest").resolve()  # downloaded once, for the tests' guests too
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MINICLOUD = Path(sys.executable).with_name("minicloud")
 INVENTORY = """\
@@ -96,7 +97,7 @@ def make_image() -> Path:
         return packed
     say("making a bootable image (Debian's kernel and busybox), and compressing it")
     raw, fresh = FOLDER / "tiny.img", FOLDER / "tiny.new"
-    bootable_image(raw, size=48 << 20, cache=FOLDER / "kernel", words="guest.stay")
+    bootable_image(raw, size=48 << 20, cache=KERNEL, words="guest.stay")
     with fresh.open("wb") as out:
         subprocess.run(
             ["xz", "-0", "-T0", "--block-size=4MiB", "--stdout", raw], stdout=out, check=True

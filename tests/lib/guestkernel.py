@@ -30,8 +30,9 @@ def unpacked_kernel(cache: Path) -> Path:
         ).stdout  # fmt: skip
         package = next(word for word in described.split() if word.startswith("linux-image-6"))
         subprocess.run(
-            ["apt-get", "-q", "download", package], cwd=cache, check=True, capture_output=True
-        )
+            ["apt-get", "-q", "-o", "Acquire::Retries=5", "download", package],
+            cwd=cache, check=True, capture_output=True,
+        )  # fmt: skip
         unpacked = cache / "kernel.new"
         for deb in cache.glob("linux-image-*.deb"):
             subprocess.run(["dpkg-deb", "-x", deb, unpacked], check=True)
