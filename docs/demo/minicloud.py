@@ -71,6 +71,10 @@ def main() -> int:
     except (DemoError, LabError, OSError) as exc:
         print(f"demo: {exc}", file=sys.stderr)
         return 1
+    except subprocess.CalledProcessError as exc:
+        words = shlex.join(map(str, exc.cmd))
+        print(f"demo: {words} failed with status {exc.returncode}; try it again", file=sys.stderr)
+        return 1
     print("\nIt works, and nothing of it is left running. Type next:\n")
     print("  .venv/bin/minicloud --help      # what else there is")
     print("  .venv/bin/minicloud --from-ssh-config '*' > minicloud.toml   # your own nodes")

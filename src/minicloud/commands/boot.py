@@ -160,7 +160,8 @@ def _plan(story: Story, storage: Storage, virt_type: VirtType, arch: str) -> Gue
 
 
 def _making(context: Context, story: Story, storage: Storage, prepared: Prepared | None) -> Making:
-    assert storage.nbd is not None and story.plan is not None, "both are made before"  # noqa: PT018
+    assert storage.nbd is not None, "what a guest is made on was asked for before"
+    assert story.plan is not None, "it is made before"
     asked, request = story.asked, story.asked.request
     others = [] if asked.seed is None else [seed_export(request.name, asked.seed)]
     if not storage.is_per_node:  # else it would be lost with the node it is to survive
