@@ -24,6 +24,7 @@ from nbdserve.logs import configure
 from nbdserve.params import COUNT, DURATION, MODE, PORT, TIMEOUT, Kind
 from nbdserve.settings import DEFAULT_PORT, ServerSettings, TcpListener, UnixListener
 from nbdserve.spec import WIRE_TEXT, ExportSpec, parse_layer, parse_source
+from nbdserve.tlsoptions import add_tls_options, tls_settings
 
 __all__ = ["argument_kind", "main", "parser", "run_command"]
 
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _chain_options(made.add_argument_group("what is served"))
     _listener_options(made.add_argument_group("where"))
+    add_tls_options(made.add_argument_group("over TLS"))
     _life_options(made.add_argument_group("how"))
     _other_options(made.add_argument_group("other"))
     made.add_argument("words", nargs="*", help=argparse.SUPPRESS)
@@ -352,6 +354,7 @@ def _settings(arguments: argparse.Namespace, written: ServerSettings) -> ServerS
         max_connections=_given(arguments.max_connections, written.max_connections),
         drain_timeout=_given(arguments.drain_timeout, written.drain_timeout),
         workers=_given(arguments.workers, written.workers),
+        tls=tls_settings(arguments, written.tls),
     )
     if settings.single and (_listeners(arguments) or settings.run or settings.print_uri):
         raise ConfigError(

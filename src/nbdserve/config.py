@@ -39,7 +39,14 @@ from nbdserve.params import (
     closest,
     shown,
 )
-from nbdserve.settings import DEFAULT_PORT, ServerSettings, TcpListener, UnixListener
+from nbdserve.settings import (
+    DEFAULT_PORT,
+    ServerSettings,
+    TcpListener,
+    TlsMode,
+    TlsSettings,
+    UnixListener,
+)
 from nbdserve.spec import WIRE_TEXT, ElementSpec, ExportSpec
 
 __all__ = [
@@ -98,6 +105,16 @@ SERVER_KEYS: Final[Mapping[str, ServerKey]] = {
         "folder for guests' overlays, made with mode 700; nbdctl overlay lists and deletes there "
         "(default $STATE_DIRECTORY/overlays under systemd)",
     ),
+    "tls": ServerKey(
+        choice(*TlsMode), "whether clients may or must speak TLS (default on with credentials)"
+    ),
+    "tls-certificates": ServerKey(
+        PATH, "folder with server-cert.pem, server-key.pem and ca-cert.pem; read anew upon SIGHUP"
+    ),
+    "tls-verify-peer": ServerKey(
+        BOOLEAN, "let in only clients with a certificate of ca-cert.pem (default false)"
+    ),
+    "tls-psk": ServerKey(PATH, "file of pre-shared keys, NAME:HEXKEY a line; needs Python 3.13"),
     "pid-file": ServerKey(PATH, "where to write the process id"),
     "handshake-timeout": ServerKey(TIMEOUT, "for a client to choose an export (default 10s)"),
     "max-connections": ServerKey(COUNT, "clients at once (default 1000)"),
@@ -200,7 +217,14 @@ class _Reader:
                  "handshake-timeout", "max-connections", "drain-timeout", "max-in-flight",
                  "max-in-flight-bytes")  # fmt: skip
         given = {name.replace("-", "_"): values[name] for name in names if name in values}
-        return ServerSettings(listeners=tuple(listeners), **given), values.get("log-format")
+        tls = TlsSettings(
+            None if (mode := values.get("tls")) is None else TlsMode(mode),
+            values.get("tls-certificates"),
+            values.get("tls-verify-peer", False),
+            values.get("tls-psk"),
+        )
+        settings = ServerSettings(listeners=tuple(listeners), tls=tls, **given)
+        return settings, values.get("log-format")
 
     def _server_value(self, key: str, value: Any) -> Any:
         known = SERVER_KEYS.get(key)

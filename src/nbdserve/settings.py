@@ -3,11 +3,19 @@
 The command line and the TOML configuration both end here.
 """
 
-from dataclasses import dataclass
+import enum
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-__all__ = ["DEFAULT_PORT", "ServerSettings", "TcpListener", "UnixListener"]
+__all__ = [
+    "DEFAULT_PORT",
+    "ServerSettings",
+    "TcpListener",
+    "TlsMode",
+    "TlsSettings",
+    "UnixListener",
+]
 
 DEFAULT_PORT: Final = 10809
 """Registered for NBD with IANA."""
@@ -36,6 +44,31 @@ class TcpListener:
     port: int = DEFAULT_PORT
 
 
+class TlsMode(enum.StrEnum):
+    """Whether clients may or must speak TLS: the spec's NOTLS, SELECTIVETLS and FORCEDTLS."""
+
+    OFF = "off"
+    ON = "on"
+    REQUIRE = "require"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """How clients speak TLS.
+
+    Attributes:
+        mode: None is `on` if there are credentials, else `off`.
+        certificates: a folder with server-cert.pem, server-key.pem and ca-cert.pem.
+        verify_peer: let in only clients with a certificate of that authority.
+        psk: a file of pre-shared keys, `name:key` in hexadecimal digits a line.
+    """
+
+    mode: TlsMode | None = None
+    certificates: Path | None = None
+    verify_peer: bool = False
+    psk: Path | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """Everything about a server but its exports.
@@ -58,6 +91,7 @@ class ServerSettings:
         state_dir: a folder in which exports that are added while serving are kept.
         overlay_dir: a folder for the overlays of guests, made when it does not exist.
         workers: processes that serve; more than one only what nobody writes to.
+        tls: how clients speak TLS.
     """
 
     listeners: tuple[UnixListener | TcpListener, ...] = ()
@@ -77,3 +111,4 @@ class ServerSettings:
     state_dir: Path | None = None
     overlay_dir: Path | None = None
     workers: int = 1
+    tls: TlsSettings = field(default=TlsSettings())

@@ -13,6 +13,7 @@ import socket
 from nbdserve.server.connection import ClientFacts, Connection
 from nbdserve.server.exports import Exports
 from nbdserve.server.limits import Limits
+from nbdserve.server.tls import Tls
 
 __all__ = ["Clients"]
 
@@ -34,15 +35,23 @@ class Clients:
         most: how many there may be at once.
         shared: other processes accept on the same sockets; the more clients this one has, the
             longer it leaves a new one to them.
+        tls: how they may speak TLS.
     """
 
     def __init__(
-        self, exports: Exports, limits: Limits, *, most: int, shared: bool = False
-    ) -> None:  # fmt: skip
+        self,
+        exports: Exports,
+        limits: Limits,
+        *,
+        most: int,
+        shared: bool = False,
+        tls: Tls | None = None,
+    ) -> None:
         self._exports = exports
         self._limits = limits
         self._most = most
         self._shared = shared
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[asyncio.Task[None], Connection] = {}
         self._listening: set[socket.socket] = set()
@@ -74,7 +83,7 @@ class Clients:
 
     def add(self, sock: socket.socket, *, peer: str) -> None:
         """Serve a client on a connected non-blocking socket, owned from now on."""
-        connection = Connection(sock, self._exports, self._limits, peer=peer)
+        connection = Connection(sock, self._exports, self._limits, peer=peer, tls=self._tls)
         task = self._loop.create_task(connection.run(), name=f"client {peer}")
         self._tasks[task] = connection
         self._nobody.clear()

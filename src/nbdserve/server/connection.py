@@ -9,6 +9,7 @@ import contextlib
 import logging
 import select
 import socket
+import ssl
 import time
 from dataclasses import replace
 from typing import NamedTuple
@@ -22,12 +23,16 @@ from nbdserve.protocol.handshake import (
     ListRequested,
     Ready,
     ServerHandshake,
+    TlsRequested,
 )
 from nbdserve.server.exports import Export, Exports
 from nbdserve.server.leased import LeasedDevice
 from nbdserve.server.limits import Limits
 from nbdserve.server.slabs import SLAB_SIZE
+from nbdserve.server.tls import Tls, reason
+from nbdserve.server.tlstransmission import TlsTransmission
 from nbdserve.server.transmission import Transmission
+from nbdserve.tlssocket import TlsSocket
 
 __all__ = ["ClientFacts", "Connection"]
 
@@ -71,17 +76,30 @@ class Connection:
         exports: what the client may ask for.
         limits: what it may cost.
         peer: how logs call it.
+        tls: how it may speak TLS, if it may.
 
     Attributes:
         peer: likewise.
     """
 
-    def __init__(self, sock: socket.socket, exports: Exports, limits: Limits, *, peer: str) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        exports: Exports,
+        limits: Limits,
+        *,
+        peer: str,
+        tls: Tls | None = None,
+    ) -> None:
         self._sock = sock
         self._exports = exports
         self._limits = limits
         self.peer = peer
-        self._handshake = ServerHandshake()
+        self._offered = tls
+        self._tls: TlsSocket | None = None  # speaks in the socket's place from STARTTLS on
+        self._handshake = ServerHandshake(
+            offer_tls=tls is not None, require_tls=tls is not None and tls.is_required
+        )
         self._export: Export | None = None
         self._transmission: Transmission | None = None
         self._task: asyncio.Task[None] | None = None
@@ -181,6 +199,9 @@ class Connection:
                     self._say_goodbye()  # many clients close without waiting for the answer
                     await self._part()
                     return None
+                if isinstance(event, TlsRequested):
+                    await self._start_tls()
+                    continue
                 await self._send(handshake.data_to_send())
                 if isinstance(event, Ready):
                     return event
@@ -215,17 +236,37 @@ class Connection:
         if self._export is not None and self._export.lease is not None:
             self._export.lease.leave(self)
 
+    async def _start_tls(self) -> None:
+        """Acknowledge STARTTLS and shake hands; what came before it is forgotten."""
+        assert self._offered is not None
+        self._handshake.start_tls()
+        await self._send(self._handshake.data_to_send())
+        try:
+            self._tls = await TlsSocket.handshake(
+                self._sock, self._offered.context, server_side=True
+            )
+        except ssl.SSLError as exc:
+            raise ProtocolError(f"TLS handshake failed: {reason(exc)}") from exc
+        log.info("TLS started peer=%s version=%s", self.peer, self._tls.version())
+
     async def _send(self, data: bytes) -> None:
-        if data:
+        if not data:
+            return
+        if self._tls is not None:
+            await self._tls.sendall(data)
+        else:
             await asyncio.get_running_loop().sock_sendall(self._sock, data)
 
     def _say_goodbye(self) -> None:
         """Send the answers to what came before an offence, as far as the peer takes them."""
         with contextlib.suppress(OSError):
-            self._sock.send(self._handshake.data_to_send())
+            (self._tls or self._sock).send(self._handshake.data_to_send())
 
     async def _receive(self) -> bool:
-        data = await asyncio.get_running_loop().sock_recv(self._sock, _RECEIVE)
+        if self._tls is not None:
+            data = await self._tls.recv(_RECEIVE)
+        else:
+            data = await asyncio.get_running_loop().sock_recv(self._sock, _RECEIVE)
         if data:
             self._handshake.receive_data(data)
         return bool(data)
@@ -246,9 +287,12 @@ class Connection:
         if export.lease is not None:
             _keep_watch(self._sock)
             export = replace(export, device=LeasedDevice(export.device, export.lease, self))
-        self._transmission = Transmission(
-            self._sock, export, negotiated, self._limits, peer=self.peer
-        )  # fmt: skip
+        limits, peer = self._limits, self.peer
+        self._transmission = (
+            Transmission(self._sock, export, negotiated, limits, peer=peer)
+            if self._tls is None
+            else TlsTransmission(self._tls, export, negotiated, limits, peer=peer)
+        )
         if self._draining:
             self._transmission.stop()
         self._widen()
@@ -263,8 +307,10 @@ class Connection:
         discards the replies that are still on their way.
         """
         with contextlib.suppress(OSError, TimeoutError):
-            self._sock.shutdown(socket.SHUT_WR)
             async with asyncio.timeout(_DRAIN_GRACE):
+                if self._tls is not None:
+                    await self._tls.close_notify()
+                self._sock.shutdown(socket.SHUT_WR)
                 while await asyncio.get_running_loop().sock_recv(self._sock, _RECEIVE):
                     pass
 

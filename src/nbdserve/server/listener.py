@@ -35,19 +35,21 @@ class Listener:
         path: the socket file to remove at the end, if any.
         inode: of that file, so that another server's is never removed.
         folder: a private folder to remove at the end, if any.
+        tls: only TLS is spoken here, so its URIs say so.
     """
 
     sock: socket.socket
     path: Path | None = None
     inode: int = 0
     folder: Path | None = field(default=None)
+    tls: bool = False
 
     def uri(self, export: str) -> str:
         """Return the URI of an export here."""
         address = self.sock.getsockname()
         if self.sock.family == socket.AF_UNIX:
-            return unix_uri(self.path or address, export)
-        return tcp_uri(address[0], address[1], export)
+            return unix_uri(self.path or address, export, tls=self.tls)
+        return tcp_uri(address[0], address[1], export, tls=self.tls)
 
     def close(self) -> None:
         """Stop listening and remove what was made for it."""

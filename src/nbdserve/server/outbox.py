@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from nbdserve.device import FileRange
 from nbdserve.server.pagecache import is_resident
 from nbdserve.threads import io_pool
+from nbdserve.tlssocket import TlsSocket
 
 __all__ = ["Outbox"]
 
@@ -52,7 +53,7 @@ class Outbox:
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: socket.socket | TlsSocket,
         loop: asyncio.AbstractEventLoop,
         *,
         on_progress: Callable[[], None],

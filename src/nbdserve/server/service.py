@@ -34,7 +34,8 @@ from nbdserve.server.systemd import (
     take_listen_fds,
     watchdog_interval,
 )
-from nbdserve.settings import ServerSettings, TcpListener, UnixListener
+from nbdserve.server.tls import Tls
+from nbdserve.settings import ServerSettings, TcpListener, TlsMode, UnixListener
 from nbdserve.spec import ExportSpec
 from nbdserve.threads import run_io
 
@@ -75,6 +76,9 @@ async def serve(
     if settings.exit_with_parent:
         exit_with_parent()
     stop = Stop()
+    tls = await run_io(Tls.open, settings.tls)
+    if tls is not None:
+        stop.on_hang_up = tls.reload
     with stop.on_signals(), AddedExports.kept_in(_state_dir(settings)) as added:
         overlay_dir = _overlay_dir(settings)  # before the exports, whose overlays lie there
         opening = Exports.open(exports, added=added.exports, keep_going=config_file is not None)
@@ -83,7 +87,11 @@ async def serve(
             return stop.status
         try:
             clients = Clients(
-                opened, _limits(settings), most=settings.max_connections, shared=bool(listeners)
+                opened,
+                _limits(settings),
+                most=settings.max_connections,
+                shared=bool(listeners),
+                tls=tls,
             )
             service = Service(opened, clients)
             async with contextlib.AsyncExitStack() as stack:
@@ -164,6 +172,7 @@ def listen_all(
 
     def add(listener: Listener) -> None:
         stack.callback(listener.close)
+        listener.tls = settings.tls.mode is TlsMode.REQUIRE
         listeners.append(listener)
 
     if given is not None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 __all__ = ["Stop"]
@@ -15,11 +15,12 @@ log = logging.getLogger(__name__)
 
 
 class Stop:
-    """Waits for SIGTERM and SIGINT; SIGHUP is taken note of, and does nothing yet."""
+    """Waits for SIGTERM and SIGINT; what SIGHUP does is told by `on_hang_up`."""
 
     def __init__(self) -> None:
         self.told = asyncio.Event()
         self.told_again = asyncio.Event()
+        self.on_hang_up: Callable[[], None] | None = None
         self.status = 128 + signal.SIGTERM
         """The exit status of what a signal cut short, as a shell tells it."""
 
@@ -53,7 +54,10 @@ class Stop:
         await _until(self.told_again, work, None)
 
     def _hang_up(self) -> None:
-        log.warning("SIGHUP does not reload yet; restart to read the configuration again")
+        if self.on_hang_up is not None:
+            self.on_hang_up()
+        else:
+            log.warning("SIGHUP does not reload yet; restart to read the configuration again")
 
 
 async def _until(event: asyncio.Event, work: Coroutine[Any, Any, T], default: T) -> T:

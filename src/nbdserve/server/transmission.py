@@ -35,6 +35,7 @@ from nbdserve.server.operations import read_reply
 from nbdserve.server.outbox import Outbox
 from nbdserve.server.pagecache import is_resident
 from nbdserve.server.patience import Patience
+from nbdserve.tlssocket import TlsSocket
 
 __all__ = ["Transmission"]
 
@@ -65,7 +66,7 @@ class Transmission:
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: socket.socket | TlsSocket,
         export: Export,
         negotiated: Negotiated,
         limits: Limits,

@@ -89,19 +89,26 @@ def _refuse_unshareable(exports: Sequence[ExportSpec], settings: ServerSettings)
 
 
 class _Wakeup:
-    """Tells of signals by becoming readable. `told` counts those that ask to stop."""
+    """Tells of signals by becoming readable.
+
+    Attributes:
+        told: how many asked to stop.
+        hung_up: whether a SIGHUP has come since that was last asked.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.told = 0
+        self.hung_up = False
 
     def fileno(self) -> int:
         return self.sock.fileno()
 
     def take(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            stops = [n for n in self.sock.recv(64) if n in (signal.SIGTERM, signal.SIGINT)]
-            self.told += len(stops)
+            numbers = self.sock.recv(64)
+            self.told += sum(n in (signal.SIGTERM, signal.SIGINT) for n in numbers)
+            self.hung_up |= signal.SIGHUP in numbers
 
 
 @contextlib.contextmanager
@@ -232,6 +239,9 @@ def _supervise(
                     log.error("a worker ended unasked, ending the others status=%d", ended)
                     status = status or 1
                     wakeup.told = max(wakeup.told, 1)
+        if wakeup.hung_up:
+            wakeup.hung_up = False
+            workers.tell(signal.SIGHUP)
         if wakeup.told > told:
             if not told:
                 notifier.notify("STOPPING=1", "STATUS=draining")
