@@ -109,6 +109,16 @@ def test_a_large_image_is_copied_whole_both_ways(pki, required, loop, tmp_path):
         assert "vanished" not in server.log
 
 
+def test_a_client_that_always_wants_more_costs_no_more_memory(pki, required, tmp_path):
+    """Large reads go through slabs by TLS, which are given back when all was sent."""
+    image = tmp_path / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(1 << 30)
+    with daemon("--read-only", "file", image, options=required) as server:
+        run("nbdcopy", "--no-extents", uri(server, pki / "client"), "null:")
+        assert server.peak_rss < 120 << 20
+
+
 def test_fio_verifies_what_it_wrote(pki, loop, tmp_path):
     """As a client without a certificate: libnbd lets no URI of fio's name files."""
     image = tmp_path / "disk.img"
