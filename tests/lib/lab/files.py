@@ -3,6 +3,7 @@
 Of this machine's own /etc only the users are copied: a node is the same everywhere.
 """
 
+import os
 import subprocess
 import uuid
 from pathlib import Path
@@ -11,7 +12,8 @@ __all__ = ["NodeFiles", "make_key"]
 
 # By number: who guests run as, not whoever has these names here. libvirtd still looks up the names
 # it was built with (Debian's), and ends if they are not there, as without libvirt-daemon-system.
-_QEMU_USER = "+64055"
+_QEMU_ID = 64055
+_QEMU_USER = f"+{_QEMU_ID}"
 _NAMES = {
     "passwd": ["libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin"],
     "group": ["libvirt-qemu:x:64055:", "kvm:x:64056:"],
@@ -33,6 +35,7 @@ cgroup_controllers = [ ]
 user = "{user}"
 group = "{user}"
 migration_host = "{address}"
+default_tls_x509_cert_dir = "/etc/libvirt/pki"
 """
 
 _SSHD = """
@@ -60,6 +63,7 @@ class NodeFiles:
         self.folder = folder
         self.ssh = folder / "etc-ssh"
         self.libvirt = folder / "etc-libvirt"
+        self.pki = self.libvirt / "pki"  # certificates of its guests' qemu; there are none
         self.log = folder / "log"
         self.state = folder / "init"  # what its pid 1 writes of itself
         self.host_key = self.ssh / "ssh_host_ed25519_key"
@@ -69,6 +73,7 @@ class NodeFiles:
         """Write them, for a new node."""
         for folder in ("etc-ssh", "etc-libvirt", "lib", "log/qemu", "cache/qemu/capabilities"):
             (self.folder / folder).mkdir(parents=True)
+        self.pki.mkdir()
         (self.folder / "hosts").write_text(hosts)
         for file, lines in _NAMES.items():
             (self.folder / file).write_text(_completed(Path("/etc", file).read_text(), lines))
@@ -111,6 +116,11 @@ class NodeFiles:
         """Put the first one back."""
         self._first_key.rename(self.host_key)
         self._first_key.with_suffix(".pub").rename(self.host_key.with_suffix(".pub"))
+
+    def let_guests_read_keys(self) -> None:
+        """Give the private keys among the certificates to the user that guests run as."""
+        for path in self.pki.glob("*-key.pem"):
+            os.chown(path, _QEMU_ID, _QEMU_ID)
 
     def defined(self) -> list[str]:
         """Name the persistent domains."""
