@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 from minicloud.doctor.survey import Survey
+from minicloud.doctor.tlsfiles import Certificates
+from minicloud.doctor.tlstrial import Trial
 from minicloud.errors import MinicloudError, NodeError, Reason
 from minicloud.hypervisor.abilities import Abilities
 from minicloud.hypervisor.sockets import Sockets
@@ -46,6 +48,8 @@ class Exam:
         boots: whether a guest really boots under KVM there; None where that was not tried.
         probe: what it reaches and has.
         nbd: whether the exports' Unix socket on the node answers as an NBD server.
+        certificates: what it has for its guests' qemu; only looked for where they speak TLS.
+        tls: what came of a try of it with the export server; likewise.
         migration: what became of a connection to each other node's migration port.
     """
 
@@ -60,6 +64,8 @@ class Exam:
     boots: Found[bool] = None
     probe: Found[Probe] = None
     nbd: Found[bool] = None
+    certificates: Found[Certificates] = None
+    tls: Found[Trial] = None
     migration: dict[str, Found[Probe]] = field(default_factory=dict)
 
     @property

@@ -18,6 +18,12 @@ from minicloud.doctor.exam import Clock, Exam
 from minicloud.doctor.machine import kvm_problem
 from minicloud.doctor.reach import bridges, reaches_exports, wanted
 from minicloud.doctor.survey import Survey, parse_survey, survey_command
+from minicloud.doctor.tlsfiles import (
+    AUTHORITY,
+    certificates_command,
+    parse_certificates,
+)
+from minicloud.doctor.tlstrial import Trial, try_tls
 from minicloud.errors import MinicloudError, NodeError, Reason, StorageError
 from minicloud.hypervisor.abilities import Abilities, read_abilities
 from minicloud.hypervisor.sockets import candidates, inspection, parse_sockets
@@ -60,6 +66,7 @@ async def examine(cluster: Cluster, storage: Storage, exam: Exam) -> None:
         _find_socket(session, exam),
         _ask_libvirt(cluster, exam),
         _reach_out(session, exam, inventory),
+        _look_at_tls(session, exam, inventory.nbd),
     )
     if is_worth_booting(exam, inventory.nbd):
         exam.boots = await _noted(_boots(session, cluster, storage))
@@ -168,6 +175,27 @@ async def _reach_out(session: Session, exam: Exam, inventory: Inventory) -> None
 async def _probe(session: Session, command: Sequence[str]) -> Probe:
     done = await session.run(command, deadline=_PROBING)
     return parse_probe(done.stdout.decode(errors="replace"))
+
+
+async def _look_at_tls(session: Session, exam: Exam, nbd: NbdService | None) -> None:
+    """See what the node has for TLS, and try it with the export server, by way of the node."""
+    if nbd is None or not nbd.tls or nbd.socket is not None:
+        return
+    done = await _noted(session.run(certificates_command()))
+    if isinstance(done, MinicloudError):
+        exam.certificates = done
+        return
+    exam.certificates = parse_certificates(done.stdout.decode(errors="replace"))
+    if authority := exam.certificates.files.get(AUTHORITY):
+        exam.tls = await _noted(_tls(session, authority, nbd))
+
+
+async def _tls(session: Session, authority: str, nbd: NbdService) -> Trial:
+    reader, writer = await session.open_tcp(nbd.address, nbd.port)
+    try:
+        return await try_tls(reader, writer, nbd, authority)
+    finally:
+        writer.close()
 
 
 async def _greets(session: Session, path: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from minicloud.doctor.access import check_access
+from minicloud.doctor.certificates import check_certificates
 from minicloud.doctor.check import Check, Status, Subject
 from minicloud.doctor.daemon import check_daemon
 from minicloud.doctor.exam import Exam
@@ -49,6 +50,7 @@ def check_node(exam: Exam, inventory: Inventory) -> list[Check]:
         *check_machine(exam, templates),
         *check_networks(exam, wanted(inventory)),
         *check_exports(exam, inventory.nbd),
+        *check_certificates(exam, inventory.nbd),
         *check_migration(exam, inventory),
     ]
 
@@ -61,4 +63,7 @@ def _about(inventory: Inventory) -> Iterator[str]:
             yield f"{kind} {name}"
     if inventory.nbd is not None:
         yield "exports"
+        if inventory.nbd.tls and inventory.nbd.socket is None:
+            yield "certificates"
+            yield "tls"
     yield "migration"

@@ -78,3 +78,47 @@ def test_a_guest_on_a_node_without_certificates_is_not_made(lab, certified, serv
     told = minicloud("boot", "tiny", "n1:web1")
     assert told.status == 2
     assert "/etc/libvirt/pki/ca-cert.pem" in told.err
+
+
+def doctored(*names):
+    """What doctor says about TLS, by node and check."""
+    told = minicloud("doctor", "--json")
+    return {
+        (one["subject"], one["check"]): one
+        for one in told.document["checks"]
+        if one["check"] in {"certificates", "tls"} and one["subject"] in names
+    }
+
+
+def test_doctor_finds_what_a_node_lacks(lab, certified, served, authority, tmp_path):
+    first, second, third = certified
+    (first.files.pki / "client-cert.pem").unlink()
+    authority.issue(
+        second.files.pki, "client",
+        lines=[
+            'activation_date = "2020-01-01 00:00:00"',
+            'expiration_date = "2020-02-01 00:00:00"',
+        ],
+    )  # fmt: skip
+    Authority(tmp_path / "stranger", "stranger").issue(third.files.pki, "client")
+
+    found = doctored("n1", "n2", "n3")
+
+    assert "there is no /etc/libvirt/pki/client-cert.pem" in found["n1", "certificates"]["text"]
+    assert found["n1", "tls"]["status"] == "ok"
+    assert "has expired on 2020-02-01" in found["n2", "certificates"]["text"]
+    assert found["n3", "tls"]["status"] == "failed"
+    assert "the authority of nbdserve's certificate" in found["n3", "tls"]["remedy"]
+
+
+def test_doctor_finds_nodes_and_server_in_order_but_for_the_name(lab, certified, served, inventory):
+    found = doctored("n1", "n2", "n3")
+    assert {one["status"] for one in found.values()} == {"ok"}, found
+    assert len(found) == 6
+    text = inventory.read_text()
+    inventory.write_text(text.replace("tls = true", 'tls = true\ntls-hostname = "other.lan"'))
+    (tls,) = [one for (_, check), one in doctored("n1").items() if check == "tls"]
+    assert "mismatch" in tls["text"]
+    assert "a certificate with the name other.lan" in tls["remedy"]
+    inventory.write_text(text.replace("tls = true", 'tls = true\ntls-hostname = "nbd.lan"'))
+    assert doctored("n1")["n1", "tls"]["status"] == "ok"
