@@ -28,6 +28,7 @@ class Remains:
         overlay: path of the file of its writes, or None.
         size: bytes that file takes.
         clients: of its exports, in all.
+        age: seconds since the last of its exports was added; None where that is not known.
     """
 
     guest: str
@@ -35,6 +36,7 @@ class Remains:
     overlay: str | None
     size: int
     clients: int
+    age: float | None
 
 
 def owners(guests: Iterable[Guest]) -> frozenset[str]:
@@ -97,6 +99,7 @@ def remains_of(
         overlay=kept[0].path if kept else None,
         size=sum(one.allocated for one in kept),
         clients=sum(one.connections for one in mine),
+        age=min((one.age for one in mine if one.age is not None), default=None),
     )
 
 

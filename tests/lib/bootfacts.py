@@ -10,10 +10,11 @@ from minicloud.storage.facts import ExportFacts, OverlayFacts
 __all__ = ["export", "guest", "overlay", "request"]
 
 
-def export(name, *, connections=0, is_added=True):
+def export(name, *, connections=0, is_added=True, age=None):
     return ExportFacts(
-        name=name, description="", size=1, connections=connections, is_added=is_added, error=None
-    )
+        name=name, description="", size=1, connections=connections, is_added=is_added, age=age,
+        error=None,
+    )  # fmt: skip
 
 
 def overlay(name, *, export=None, allocated=100):

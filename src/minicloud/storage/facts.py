@@ -22,6 +22,7 @@ class ExportFacts:
         size: bytes, or None where it is not open.
         connections: clients it has now.
         is_added: it was added while the server ran, so it can be removed too.
+        age: seconds since it was added; None where that is not known.
         error: why it could not be opened, or None.
     """
 
@@ -30,6 +31,7 @@ class ExportFacts:
     size: int | None
     connections: int
     is_added: bool
+    age: float | None
     error: str | None
 
 
@@ -65,6 +67,7 @@ def parse_export(facts: Mapping[str, Any]) -> ExportFacts:
             size=facts["size"],
             connections=facts["connections"],
             is_added=facts["added"],
+            age=facts["age"],
             error=facts["error"],
         )
     except (KeyError, TypeError) as exc:

@@ -17,7 +17,7 @@ from nbdserve.control.messages import CommandError, FailureKind
 from nbdserve.errors import DeviceError
 from nbdserve.params import BOOLEAN, TEXT, closest
 from nbdserve.server.arguments import Arguments, Report
-from nbdserve.server.exports import Exports, Slot
+from nbdserve.server.exports import Added, Exports, Slot
 from nbdserve.server.overlays import OverlayUsers, delete_overlay, overlay_paths
 from nbdserve.server.report import Service, report_status
 from nbdserve.server.state import AddedExports
@@ -135,8 +135,8 @@ class ExportCommands:
     async def _save(self) -> None:
         async with self._saving:
             slots = self._service.exports.slots()
-            tables = [slot.table for slot in slots if slot.table is not None]
-            await run_unbroken(self._added.save, tables)
+            added = [Added(s.spec, s.table, s.since) for s in slots if s.table is not None]
+            await run_unbroken(self._added.save, added)
 
 
 def known_slot(exports: Exports, name: str) -> Slot:

@@ -9,6 +9,7 @@ starting: it is tried again when asked for.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -37,10 +38,17 @@ _FLAGS = {
 
 
 class Added(NamedTuple):
-    """An export that was added while serving: parsed, and as it was written."""
+    """An export that was added while serving.
+
+    Attributes:
+        spec: parsed.
+        table: as it was written.
+        since: seconds since the epoch when it was added; None where an older version kept it.
+    """
 
     spec: ExportSpec
     table: Mapping[str, Any]
+    since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,7 @@ class Slot:
     Attributes:
         spec: as configured.
         table: as it was added while serving; None for what the configuration has.
+        since: when it was added, in seconds since the epoch; None where that is not known.
         chain: its devices, while it is open.
         export: likewise.
         failure: why it could not be opened when that was tried last.
@@ -70,6 +79,7 @@ class Slot:
 
     spec: ExportSpec
     table: Mapping[str, Any] | None = None
+    since: float | None = None
     chain: Chain | None = None
     export: Export | None = None
     failure: str | None = None
@@ -88,8 +98,8 @@ class Exports:
     def __init__(self, specs: Sequence[ExportSpec], added: Sequence[Added] = ()) -> None:
         self._slots = {spec.name: Slot(spec) for spec in specs}
         self._pool = ChainPool()
-        for spec, table in added:
-            self._slots.setdefault(spec.name, Slot(spec, table))
+        for one in added:
+            self._slots.setdefault(one.spec.name, Slot(*one))
 
     @classmethod
     async def open(
@@ -174,7 +184,7 @@ class Exports:
             NbdserveError: it cannot be opened, and is not there then.
         """
         assert spec.name not in self._slots, "the caller looks"
-        slot = self._slots[spec.name] = Slot(spec, table)
+        slot = self._slots[spec.name] = Slot(spec, table, time.time())
         try:
             await self._open(slot)
         except BaseException:

@@ -80,6 +80,7 @@ def report_export(slot: Slot, connections: int) -> Mapping[str, Any]:
         "exclusive": slot.spec.exclusive,
         "lease": _lease(slot.lease) if slot.lease else None,
         "added": slot.table is not None,
+        "age": None if slot.since is None else round(max(0.0, time.time() - slot.since), 3),
         "devices": _devices(slot.spec, slot.chain),
     }
 

@@ -62,7 +62,7 @@ class AddedExports:
             kept._load(folder / _FILE)
             yield kept
 
-    def save(self, tables: Iterable[Mapping[str, Any]]) -> None:
+    def save(self, added: Iterable[Added]) -> None:
         """Replace the list; blocks.
 
         Raises:
@@ -70,7 +70,12 @@ class AddedExports:
         """
         if self._path is None:
             return
-        content = {"v": _VERSION, "exports": [*tables, *self._odd]}
+        exports = list(added)
+        content = {
+            "v": _VERSION,
+            "exports": [*(one.table for one in exports), *self._odd],
+            "since": {one.spec.name: one.since for one in exports},
+        }
         with OutputFile(self._path, force=True, mode=0o600) as output:
             output.write([json.dumps(content, indent=2).encode() + b"\n"])
             output.commit()
@@ -79,7 +84,10 @@ class AddedExports:
         try:
             content = json.loads(path.read_bytes())
             tables = content["exports"]
-            known = content["v"] == _VERSION and all(isinstance(table, dict) for table in tables)
+            since = content.get("since", {})  # older versions did not keep it
+            known = content["v"] == _VERSION and all(
+                isinstance(one, dict) for one in [since, *tables]
+            )
         except FileNotFoundError:
             return
         except OSError as exc:
@@ -90,7 +98,8 @@ class AddedExports:
             raise DeviceError(f"{path}: is of another version; move it away")
         for table in tables:
             try:
-                self.exports.append(Added(read_export(table, file=path), table))
+                spec = read_export(table, file=path)
+                self.exports.append(Added(spec, table, since.get(spec.name)))
             except ConfigError as exc:
                 log.warning("added export cannot be served any more: %s", exc)
                 self._odd.append(table)

@@ -65,3 +65,9 @@ def test_what_is_left_of_one_guest_by_its_name():
     found = remains_of("a", exports, [overlay("a.cow", export="guest/a"), overlay("ab.cow")])
     assert (found.exports, found.overlay, found.clients) == (("guest/a",), "/o/a.cow", 1)
     assert remains_of("c", exports, []).exports == ()
+
+
+def test_the_age_is_of_what_was_added_last():
+    exports = [export("guest/a", age=900.0), export("seed/a", age=3.0), export("domain/a")]
+    assert remains_of("a", exports, []).age == 3.0
+    assert remains_of("b", [export("guest/b")], []).age is None

@@ -2,6 +2,8 @@
 
 from types import SimpleNamespace
 
+import pytest
+
 from nbdserve.device import NoParams
 from nbdserve.layers.readonly import ReadonlyLayer
 from nbdserve.server.exports import Export, Slot, export_facts
@@ -62,3 +64,9 @@ def test_an_export_that_is_not_open_tells_why_and_what_it_would_be():
     found = report_export(Slot(SPEC, failure="the mirror is away"), 0)
     assert (found["open"], found["error"], found["size"]) == (False, "the mirror is away", None)
     assert [device["element"] for device in found["devices"]] == ["readonly", "null"]
+
+
+@pytest.mark.parametrize(("since", "age"), [(None, None), (1000.0, 60.5), (2000.0, 0.0)])
+def test_an_added_export_tells_its_age_and_never_less_than_none(monkeypatch, since, age):
+    monkeypatch.setattr("time.time", lambda: 1060.5)  # 2000 is before a clock was set back
+    assert report_export(Slot(SPEC, {}, since), 0)["age"] == age

@@ -37,7 +37,9 @@ ADDRESSES = [
             sources=(AddressSource.LEASE, AddressSource.ARP))
 ]  # fmt: skip
 EXPORTS = [
-    ExportFacts(name=name, description="", size=1, connections=count, is_added=True, error=None)
+    ExportFacts(
+        name=name, description="", size=1, connections=count, is_added=True, age=None, error=None
+    )
     for name, count in (("guest/web1", 1), ("seed/web1", 2))
 ]
 OVERLAYS = [

@@ -20,7 +20,7 @@ OFF = guest(state=GuestState.SHUTOFF, is_active=False)
 
 def export(name, **changed):
     given = {"name": name, "description": "", "size": 1, "connections": 0, "is_added": True,
-             "error": None}  # fmt: skip
+             "age": None, "error": None}  # fmt: skip
     return ExportFacts(**given | changed)
 
 
