@@ -153,6 +153,7 @@ def _devices(plan: GuestPlan) -> ET.Element:
             {"type": "unix"},
             _made("target", {"type": "virtio", "name": "org.qemu.guest_agent.0"}),
         ),
+        *_usb(plan),
         # absolute, so that a viewer's pointer is where the operator's is
         _made("input", {"type": "tablet", "bus": "virtio"}),
         # loopback only: VNC has no password here, the way to it is ssh
@@ -198,6 +199,15 @@ def _scsi(disks: Iterable[Disk]) -> Iterator[ET.Element]:
     """Name the SCSI controller: libvirt's own choice is an old one that few guests know."""
     if any(disk.bus is Bus.SCSI for disk in disks):
         yield _made("controller", {"type": "scsi", "model": "virtio-scsi"})
+
+
+def _usb(plan: GuestPlan) -> Iterator[ET.Element]:
+    """Keep USB out of a PC: libvirt would add it, nothing here needs it, and a boot waits for it.
+
+    Other boards have no keyboard without.
+    """
+    if plan.arch == "x86_64":
+        yield _made("controller", {"type": "usb", "model": "none"})
 
 
 def _interface(network: Network, mac: str, model: str) -> Iterator[ET.Element]:
