@@ -22,6 +22,7 @@ from minicloud import __version__
 from minicloud.commands.values import typed
 from minicloud.completion import complete
 from minicloud.errors import MinicloudError, UsageError
+from minicloud.model.outcome import status_of_signal
 from nbdserve.errors import ConfigError
 from nbdserve.params import TIMEOUT, closest
 
@@ -56,7 +57,6 @@ COMMANDS: Final[Mapping[str, str]] = {
 
 _DESCRIPTION: Final = "Parallel libvirt over ssh, with guests whose disks are nbdserve exports."
 _NO_COMMAND: Final = re.compile(r"argument COMMAND: invalid choice: '(.*?)'")
-_INTERRUPTED: Final = 128
 
 
 class _Parser(argparse.ArgumentParser):
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         status = _run(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        status = _INTERRUPTED + signal.SIGINT
+        status = status_of_signal(signal.SIGINT)
     except BrokenPipeError:
         # the reader of our output has gone; the interpreter's last flush must not complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,6 +17,7 @@ from minicloud.commands.context import Context, Reporter
 from minicloud.errors import MinicloudError, NodeError, StorageError, UsageError
 from minicloud.inventory.reading import InventoryError, find_inventory, read_inventory
 from minicloud.model.inventory import Inventory, Node
+from minicloud.model.outcome import status_of_signal
 from minicloud.model.view import Outcome
 from minicloud.render.output import clear, print_outcome
 from minicloud.render.progress import TerminalReporter
@@ -28,7 +29,6 @@ from minicloud.storage.service import Storage
 __all__ = ["run_command"]
 
 _GRACE: Final = 1.0  # seconds a command may take beyond its time to say what came of it
-_SIGNALLED: Final = 128  # a shell's way to tell that a signal ended a program
 _TICK: Final = 0.25  # seconds between two looks whether progress is to be shown
 
 
@@ -61,10 +61,12 @@ async def _carry_out(command: ModuleType, arguments: argparse.Namespace) -> int:
             print_outcome(_interrupted(), as_json=True)
         if not stopped:
             raise
-        return _SIGNALLED + stopped[0]
+        return status_of_signal(stopped[0])
     except MinicloudError as exc:
         outcome = _failure(exc)
     print_outcome(outcome, as_json=arguments.json)
+    if outcome.is_interrupted:
+        return status_of_signal(stopped[0] if stopped else signal.SIGINT)
     return outcome.status
 
 

@@ -1,7 +1,7 @@
 """What `minicloud boot` has to tell, as values."""
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from minicloud.booting.survey import Survey
 from minicloud.commands.boot_options import Asked
@@ -16,8 +16,6 @@ from minicloud.model.view import Lines, Outcome, Table, View
 from minicloud.placement import Placement
 
 __all__ = ["Story", "boot_outcome"]
-
-_INTERRUPTED: Final = 130  # as the shell has it for SIGINT
 
 
 @dataclass(slots=True)
@@ -74,7 +72,7 @@ def boot_outcome(story: Story, *, is_dry: bool, seconds: float) -> Outcome:
     errors = [*warnings, *([] if error is None else [f"{plan.name} on {node}: {error}"])]
     if story.is_interrupted:
         errors.append(f"{failures[-1]['message']}; {failures[-1]['remedy']}")
-        return Outcome(document, views, errors, status=_INTERRUPTED)
+        return Outcome(document, views, errors, status=1, is_interrupted=True)
     return Outcome(document, views, errors, status=0 if error is None else 1)
 
 

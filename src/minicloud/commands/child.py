@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from minicloud.errors import NodeError, Reason
+from minicloud.model.outcome import status_of_signal
 
 __all__ = ["Ended", "require", "run_child"]
 
 _GRACE: Final = 2.0  # seconds to end when asked to
-_SIGNALLED: Final = 128  # a shell's way to tell that a signal ended a program
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ async def run_child(argv: Sequence[str], *, gather: bool = False) -> Ended:
         await _end(child)
         raise
     status = child.returncode or 0
-    return Ended(status if status >= 0 else _SIGNALLED - status, out or b"", err or b"")
+    return Ended(status if status >= 0 else status_of_signal(-status), out or b"", err or b"")
 
 
 async def _end(child: asyncio.subprocess.Process) -> None:

@@ -34,7 +34,6 @@ HELP: Final = "move all guests of a node to the others"
 CHANGES: Final = True
 
 _AT_ONCE: Final = 2  # a third only shares the link with the two
-_INTERRUPTED: Final = 130  # as the shell has it for SIGINT
 _GRACE: Final = 60.0  # seconds a guest that is stopped has to shut down
 
 
@@ -97,7 +96,7 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
     leaving = _Leaving(context, arguments, terms)
     goings = await leaving.carry_out(goings)
     outcome = _outcome(node, goings, failed)
-    return replace(outcome, status=_INTERRUPTED) if leaving.is_ended else outcome
+    return replace(outcome, is_interrupted=leaving.is_ended)
 
 
 class _Planning:

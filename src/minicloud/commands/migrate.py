@@ -31,8 +31,6 @@ __all__ = [
 HELP: Final = "move a guest to another node while it runs; both ends are checked first"
 CHANGES: Final = True
 
-_INTERRUPTED: Final = 130  # as the shell has it for SIGINT
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `migrate` alone takes."""
@@ -146,7 +144,7 @@ def _outcome(chance: Prospect, relocation: Relocation) -> Outcome:
             {"node": guest.node, "reason": "migration", "message": relocation.error, "remedy": ""}
         ]
         line = f"{guest.name} was not moved to {target}: {relocation.error}"
-        return Outcome(document, (), [line], _INTERRUPTED if relocation.is_interrupted else 2)
+        return Outcome(document, (), [line], 2, relocation.is_interrupted)
     moved = relocation.moved
     document |= {"seconds": moved.seconds, "downtime": moved.downtime, "bytes": moved.sent}
     notes = [str(one) for one in chance.findings if one.level is Level.WARNING]

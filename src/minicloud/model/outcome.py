@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from minicloud.errors import NodeError, Reason
 
-__all__ = ["Row", "exit_status"]
+__all__ = ["Row", "exit_status", "status_of_signal"]
 
 T = TypeVar("T")
 
@@ -41,3 +41,8 @@ def exit_status(rows: Iterable[Row[T]]) -> int:
     if not any(outcomes):
         return 2
     return 0 if all(outcomes) else 1
+
+
+def status_of_signal(number: int) -> int:
+    """Return the exit status by which a shell tells that a signal ended a program."""
+    return 128 + number

@@ -48,9 +48,11 @@ class Outcome:
         views: for people, in order.
         errors: lines for standard error, one a failure.
         status: 0 all, 1 partial, 2 none or usage.
+        is_interrupted: a signal ended it before it had done all; its status is the signal's then.
     """
 
     document: Mapping[str, Any]
     views: Sequence[View] = ()
     errors: Sequence[str] = field(default_factory=tuple)
     status: int = 0
+    is_interrupted: bool = False

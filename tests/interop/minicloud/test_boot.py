@@ -203,7 +203,7 @@ def test_a_waiting_that_is_interrupted_leaves_the_guest_running_and_says_so(
             out, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert [error["reason"] for error in json.loads(out)["errors"]] == ["interrupted"]
     assert domains(lab) == {f"n1:{name}"}
     assert minicloud("destroy", name).status == 0
