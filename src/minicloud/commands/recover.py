@@ -12,12 +12,12 @@ from typing import Any, Final
 
 from minicloud.commands.context import Context
 from minicloud.commands.ends import target_end
+from minicloud.commands.evidence import gather_evidence
 from minicloud.commands.failures import failure_documents, failure_lines
 from minicloud.commands.fencing import add_fencing, fence
 from minicloud.commands.places import find_place
 from minicloud.commands.presence import absence
 from minicloud.commands.records import write_record
-from minicloud.commands.remains import remains
 from minicloud.domain.metadata import read_origin
 from minicloud.domain.names import guest_export_name
 from minicloud.errors import MinicloudError, StorageError, UsageError
@@ -95,7 +95,7 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
         lambda one: context.cluster.facts(one.name),
         [one for one in context.cluster.nodes() if one.name != node.name],
     )
-    lost, unclear = what_was_lost(node.name, await remains(context, rows))
+    lost, unclear = what_was_lost(node.name, await gather_evidence(context, rows))
     if arguments.guest:
         lost = _chosen(lost, arguments.guest, node)
     revivals = [_Revival(one, _definition(one.record)) for one in lost]

@@ -41,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
     """Open the way to the display, and a viewer on it."""
+    if arguments.print and arguments.json:
+        raise UsageError("--print shows the way while it is open, --json what there is: choose one")
     program = "" if arguments.print or arguments.json else require(_VIEWER, _INSTALL)
     context.report.step("asking for the guest")
     guest = await find_guest(context, arguments.guest)
@@ -49,7 +51,7 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
     hypervisor = await context.cluster.hypervisor(guest.node)
     inside = await hypervisor.call(look_inside(guest.uuid))
     display = choose_display(inside.devices, titled(guest))
-    if arguments.json and not arguments.print:
+    if arguments.json:
         return Outcome(_document(guest, display) | {"errors": []})
     assert display.port is not None
     session = await context.cluster.session(guest.node)

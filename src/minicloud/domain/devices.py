@@ -84,7 +84,6 @@ class Devices:
         disks: in the order of the XML.
         cards: likewise.
         displays: likewise.
-        has_console: whether there is a serial or virtio console.
         has_agent: whether there is a channel for a guest agent.
         is_agent_there: whether an agent has opened it.
     """
@@ -92,7 +91,6 @@ class Devices:
     disks: tuple[GuestDisk, ...]
     cards: tuple[Card, ...]
     displays: tuple[Display, ...]
-    has_console: bool
     has_agent: bool
     is_agent_there: bool
 
@@ -108,7 +106,6 @@ def parse_devices(xml: str) -> Devices:
         disks=tuple(map(_disk, devices.findall("./disk"))),
         cards=tuple(map(_card, devices.findall("./interface"))),
         displays=tuple(_displays(devices)),
-        has_console=devices.find("./console") is not None,
         has_agent=bool(channels),
         is_agent_there=any(channel.get("state") == "connected" for channel in channels),
     )

@@ -13,11 +13,11 @@ from minicloud.domain.metadata import read_origin
 from minicloud.model.guest import GuestKind
 from minicloud.moving.record import Record
 
-__all__ = ["Lost", "Remains", "Unclear", "what_was_lost"]
+__all__ = ["Evidence", "Lost", "Unclear", "what_was_lost"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Remains:
+class Evidence:
     """What can be known without the dead node.
 
     Attributes:
@@ -65,12 +65,12 @@ class Unclear:
     why: str
 
 
-def what_was_lost(node: str, remains: Remains) -> tuple[tuple[Lost, ...], tuple[Unclear, ...]]:
+def what_was_lost(node: str, evidence: Evidence) -> tuple[tuple[Lost, ...], tuple[Unclear, ...]]:
     """Tell which guests to start elsewhere, and which to leave alone and mention."""
     lost: list[Lost] = []
     unclear: list[Unclear] = []
-    for guest in sorted(set(remains.guests) - set(remains.running)):
-        match _judge(node, guest, remains):
+    for guest in sorted(set(evidence.guests) - set(evidence.running)):
+        match _judge(node, guest, evidence):
             case Lost() as one:
                 lost.append(one)
             case Unclear() as one:
@@ -78,10 +78,10 @@ def what_was_lost(node: str, remains: Remains) -> tuple[tuple[Lost, ...], tuple[
     return tuple(lost), tuple(unclear)
 
 
-def _judge(node: str, guest: str, remains: Remains) -> Lost | Unclear | None:
-    clients = remains.clients.get(guest, ())
-    holders = {remains.addresses.get(address) for address in clients}
-    record = remains.records.get(guest)
+def _judge(node: str, guest: str, evidence: Evidence) -> Lost | Unclear | None:
+    clients = evidence.clients.get(guest, ())
+    holders = {evidence.addresses.get(address) for address in clients}
+    record = evidence.records.get(guest)
     others = sorted(name for name in holders if name is not None and name != node)
     is_ours = node in holders or (record is not None and record.node == node)
     if others:
@@ -90,10 +90,10 @@ def _judge(node: str, guest: str, remains: Remains) -> Lost | Unclear | None:
         why = f"its definition was not kept (no export domain/{guest}); define it by hand"
         return Unclear(guest, why) if is_ours or not clients else None
     if not is_ours:
-        return _elsewhere(guest, record, remains)
+        return _elsewhere(guest, record, evidence)
     is_held_from_nowhere_known = bool(clients) and node not in holders
-    if is_held_from_nowhere_known and remains.silent:
-        where, whose = ", ".join(sorted(clients)), " or ".join(remains.silent)
+    if is_held_from_nowhere_known and evidence.silent:
+        where, whose = ", ".join(sorted(clients)), " or ".join(evidence.silent)
         why = (
             f"its disk is in use from {where}, which may be {whose}; if that is dead too, nbdserve "
             "drops its clients within 30 s: try again then"
@@ -113,8 +113,8 @@ def _is_pet(record: Record) -> bool:
     return origin is not None and origin.kind is GuestKind.PET
 
 
-def _elsewhere(guest: str, record: Record, remains: Remains) -> Unclear | None:
+def _elsewhere(guest: str, record: Record, evidence: Evidence) -> Unclear | None:
     """Mention guests of other nodes only where those do not answer either."""
-    if record.node in remains.silent:
+    if record.node in evidence.silent:
         return Unclear(guest, f"it was on {record.node}, which does not answer either")
     return None

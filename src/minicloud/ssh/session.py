@@ -154,10 +154,6 @@ class Session:
         self._tunnels.add(tunnel)
         return tunnel
 
-    async def forward_unix(self, local: str, remote: str) -> None:
-        """Listen at a path here, which leads to a socket on the node until the session ends."""
-        await self.serve_unix(local, lambda: self.open_unix(remote))
-
     async def forward_port(self, host: str, port: int) -> int:
         """Listen on a port of 127.0.0.1, which leads to an address as the node sees it.
 

@@ -311,6 +311,9 @@ def test_a_guests_screen_is_at_a_port_of_this_machine(define, minicloud):
     assert watching.returncode == 128 + 15
     display = minicloud("viewer", "screen")[1]["display"]
     assert (display["kind"], display["host"]) == ("vnc", "127.0.0.1")
+    status, document, _ = minicloud("viewer", "--print", "screen")  # with --json, as all here
+    assert status == 2
+    assert "choose one" in document["errors"][0]["message"]
 
 
 def test_a_guest_paused_by_its_disk_goes_on_once_that_is_served(

@@ -17,7 +17,6 @@ def disk(source, rest=""):
 def test_a_domain_without_devices_has_none():
     found = parse_devices("<domain/>")
     assert (found.disks, found.cards, found.displays) == ((), (), ())
-    assert not found.has_console
     assert not found.has_agent
 
 

@@ -90,7 +90,7 @@ async def test_a_port_nobody_listens_on_at_the_node(session):
 
 async def test_a_path_here_leads_to_a_socket_there(session, echo, tmp_path):
     local = tmp_path / "local"
-    await session.forward_unix(str(local), echo)
+    await session.serve_unix(str(local), lambda: session.open_unix(echo))
     assert local.stat().st_mode & 0o777 == 0o600
     reader, writer = await asyncio.open_unix_connection(local)
     data = bytes(range(256)) * 4000
@@ -157,7 +157,8 @@ async def test_cutting_frees_whoever_reads_at_a_path_here(session, tmp_path):
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / "silent"))
         silent.listen()
-        await session.forward_unix(str(tmp_path / "local"), str(tmp_path / "silent"))
+        there = str(tmp_path / "silent")
+        await session.serve_unix(str(tmp_path / "local"), lambda: session.open_unix(there))
         reader, writer = await asyncio.open_unix_connection(tmp_path / "local")
         waiting = asyncio.create_task(reader.read())
         await asyncio.sleep(0)

@@ -11,15 +11,15 @@ from minicloud.model.guest import NodeFacts
 from minicloud.model.inventory import Node
 from minicloud.model.outcome import Row
 from minicloud.moving.record import records
-from minicloud.moving.recovery import Remains
+from minicloud.moving.recovery import Evidence
 from minicloud.resolving import addresses_of
 
-__all__ = ["clients_by_guest", "remains"]
+__all__ = ["clients_by_guest", "gather_evidence"]
 
 _RESOLVING: Final = 2.0  # seconds for the names of all nodes
 
 
-async def remains(context: Context, rows: Sequence[Row[NodeFacts]]) -> Remains:
+async def gather_evidence(context: Context, rows: Sequence[Row[NodeFacts]]) -> Evidence:
     """Gather it.
 
     Args:
@@ -35,7 +35,7 @@ async def remains(context: Context, rows: Sequence[Row[NodeFacts]]) -> Remains:
         _addresses(context.inventory.nodes.values()),
     )
     names = [one.name for one in exports if one.name.startswith(GUEST_PREFIX)]
-    return Remains(
+    return Evidence(
         guests=[name.removeprefix(GUEST_PREFIX) for name in names],
         records=records({one.name: one.description for one in exports}),
         clients=clients_by_guest(status),

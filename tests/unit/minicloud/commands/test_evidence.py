@@ -1,6 +1,6 @@
 """Who holds guests' disks, out of nbdserve's status."""
 
-from minicloud.commands.remains import clients_by_guest
+from minicloud.commands.evidence import clients_by_guest
 
 
 def client(export, peer):
