@@ -14,10 +14,11 @@ from minicloud.errors import UsageError
 from minicloud.model.guest import NodeFacts
 from minicloud.model.inventory import Node
 from minicloud.model.outcome import Row
+from minicloud.model.sizes import size_text
 from minicloud.placement import Candidate, Needs, Placement, place
 from minicloud.storage.facts import ExportFacts, OverlayFacts
 
-__all__ = ["Survey", "check_free", "choose", "survey_of"]
+__all__ = ["Survey", "check_free", "check_room", "choose", "survey_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,29 @@ def choose(placement: Placement) -> Node:
     if placement.chosen is None:
         raise UsageError(f"no node can take it: {placement.refusal}")
     return placement.chosen
+
+
+def check_room(request: Request, node: Node, facts: NodeFacts, before: int) -> None:
+    """See that a guest which is made, and stands still, fits beside those started before it.
+
+    Two boots at once both find room for one; then the one that came first stays.
+
+    Args:
+        request: for it.
+        node: it is on.
+        facts: what that said before.
+        before: bytes the guests may ask for that were started before it.
+
+    Raises:
+        UsageError: it does not.
+    """
+    free = facts.memory - node.reserve - before
+    if free < request.memory:
+        raise UsageError(
+            f"{node.name} has no room for it any more: it needs {size_text(request.memory)}, "
+            f"{size_text(max(free, 0))} is free since another guest was started meanwhile; "
+            "run it again, to have it placed anew"
+        )
 
 
 def check_free(name: str, exports: Sequence[ExportFacts], overlays: Sequence[OverlayFacts]) -> None:

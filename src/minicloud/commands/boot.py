@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from minicloud.booting.launch import Making, make, start
 from minicloud.booting.request import Event, Wait
-from minicloud.booting.survey import check_free, choose, survey_of
+from minicloud.booting.survey import check_free, check_room, choose, survey_of
 from minicloud.booting.undo import Undo, unbroken
 from minicloud.booting.virttype import virt_type_of
 from minicloud.booting.waiting import Listening, wait_for_line, wait_for_ssh
@@ -125,6 +125,8 @@ async def _launched(
         story.made = await make(
             _making(context, story, storage, prepared), storage, hypervisor, undo
         )
+        facts = await context.cluster.facts(story.node.name, with_origin=False)
+        check_room(story.asked.request, story.node, facts, story.made.before)
         if story.asked.wait is not None and story.asked.wait.event is Event.CONSOLE:
             listening = await stack.enter_async_context(Listening(session, console_log(name)))
         await unbroken(start(hypervisor, plan.uuid))

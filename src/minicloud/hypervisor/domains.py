@@ -4,6 +4,7 @@ Every function takes the virConnect first, lets libvirt's error out, and returns
 go by UUID: a name may be another guest's by now.
 """
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +23,12 @@ class Made:
     Attributes:
         xml: its own words for it; what it does not know it has dropped.
         libvirt: its version.
+        before: bytes that the guests may ask for which were started before it and still run.
     """
 
     xml: str
     libvirt: tuple[int, int, int]
+    before: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,19 @@ def create_paused(connection: Any, xml: str, *, is_kept: bool) -> Made:
         domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
     else:
         domain = connection.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
-    return Made(domain.XMLDesc(), version(connection.getLibVersion()))
+    return Made(domain.XMLDesc(), version(connection.getLibVersion()), _before(connection, domain))
+
+
+def _before(connection: Any, domain: Any) -> int:
+    """Add up the memory of the guests with a smaller ID: libvirtd counts up as they start."""
+    libvirt = libvirt_module()
+    kibibytes = 0
+    for other in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+        # one that ends just now has no ID any more, and no memory
+        with contextlib.suppress(libvirt.libvirtError):
+            if 0 <= other.ID() < domain.ID():
+                kibibytes += other.maxMemory()
+    return kibibytes * 1024
 
 
 def resume(connection: Any, uuid: str) -> None:

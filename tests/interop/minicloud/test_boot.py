@@ -110,6 +110,28 @@ def test_without_a_node_the_one_with_most_memory_is_chosen(lab, inventory, expor
         assert f"{name}: needs 8.0G" in refused.err
 
 
+def test_of_two_boots_at_once_on_room_for_one_the_first_stays(
+    lab, inventory, export_server, tmp_path
+):
+    lab.nodes[1].report_memory(total=300, free=300)  # 64 reserved, 128 for a guest
+    stay = ["--cloud-init", user_data(tmp_path, "guest.stay"), "--json"]
+    both = [
+        subprocess.Popen(
+            minicloud_argv("boot", "tiny", f"n1:{name}", *stay),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+        )
+        for name in ("one", "two")
+    ]  # fmt: skip
+    told = [json.loads(process.communicate(timeout=120)[0]) for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2], told
+    (refused,) = [one for one in told if one["errors"]]
+    assert "free" in refused["errors"][0]["message"]
+    assert len(domains(lab)) == 1
+    (name,) = (one.partition(":")[2] for one in domains(lab))
+    assert exports(export_server) == {f"guest/{name}", f"seed/{name}", f"domain/{name}"}
+    assert minicloud("destroy", name).status == 0
+
+
 def test_a_name_is_unique_among_all_nodes_and_one_that_is_off_is_told(
     lab, inventory, export_server
 ):
