@@ -254,6 +254,10 @@ class Device(abc.ABC):
     async def flush(self) -> None:
         """Make every write that has returned durable."""
 
+    def flush_nowait(self, done: Done) -> bool:
+        """Begin a flush that needs no task of its own; `done` and the result as `write_nowait`."""
+        return False
+
     async def extents(self, offset: int, length: int) -> Sequence[Extent]:
         """Describe the range: contiguous from `offset`, coalesced, at least one extent.
 
@@ -315,7 +319,7 @@ class Passthrough(Layer):
     """A layer that leaves each byte where it is and forwards every operation unchanged.
 
     Constructed as `Passthrough(inner, params)`; a subclass overrides what it watches or slows. Not
-    forwarded is `write_nowait`: it would go past a `write` that a subclass overrides.
+    forwarded are `write_nowait` and `flush_nowait`: they would go past what a subclass overrides.
     """
 
     @property

@@ -59,3 +59,6 @@ class CacheLayer(Passthrough):
 
     def write_nowait(self, offset: int, data: memoryview, *, fua: bool, done: Done) -> bool:
         return self.inner.write_nowait(offset, data, fua=fua, done=done)
+
+    def flush_nowait(self, done: Done) -> bool:
+        return self.inner.flush_nowait(done)

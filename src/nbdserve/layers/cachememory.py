@@ -107,6 +107,9 @@ class MemoryCache(Layer):
     async def flush(self) -> None:
         await self.inner.flush()
 
+    def flush_nowait(self, done: Done) -> bool:
+        return self.inner.flush_nowait(done)
+
     async def extents(self, offset: int, length: int) -> Sequence[Extent]:
         return await self.inner.extents(offset, length)
 

@@ -205,8 +205,7 @@ class CowLayer(Layer):
     def write_nowait(self, offset: int, data: memoryview, *, fua: bool, done: Done) -> bool:
         """Only what was written before is written at once: nothing is copied, no state changes."""
         first, stop = self._clusters.touched(offset, len(data))
-        commits = fua and self._commits is not None
-        if commits or not self._clusters.is_all(ClusterState.DATA, first, stop):
+        if not self._clusters.is_all(ClusterState.DATA, first, stop):
             return False
         release = self._locks.hold_nowait(first, stop)
         if release is None:
@@ -214,7 +213,10 @@ class CowLayer(Layer):
 
         def written(error: Exception | None) -> None:
             release()
-            done(error)
+            if error is None and fua and self._commits is not None:
+                self._commits.add(done)
+            else:
+                done(error)
 
         if self._data.write_nowait(offset, data):
             written(None)
@@ -251,6 +253,13 @@ class CowLayer(Layer):
         """Make what was written durable; a temporary overlay ends with its process anyway."""
         if self._commits is not None:
             await self._commits()
+
+    def flush_nowait(self, done: Done) -> bool:
+        if self._commits is None:
+            done(None)
+        else:
+            self._commits.add(done)
+        return True
 
     @property
     def _data(self) -> DataFile:

@@ -5,7 +5,11 @@ for the next, so a hundred writers with FUA cost two commits, not a hundred.
 """
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
+
+from nbdserve.device import Done
+from nbdserve.errors import DeviceError
 
 __all__ = ["GroupCommit"]
 
@@ -19,8 +23,17 @@ class GroupCommit:
 
     def __init__(self, commit: Callable[[], Awaitable[None]]) -> None:
         self._commit = commit
-        self._gathering: asyncio.Future[None] | None = None
+        self._gathered: list[Done] = []
         self._task: asyncio.Task[None] | None = None
+
+    def add(self, done: Done) -> None:
+        """Call `done` when everything done before this call is durable, or with what went wrong.
+
+        It is called on the event loop, never from within this call.
+        """
+        self._gathered.append(done)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def __call__(self) -> None:
         """Return when everything done before this call is durable.
@@ -30,15 +43,9 @@ class GroupCommit:
         Raises:
             Exception: what the commit raised, to each caller it was to serve.
         """
-        if self._gathering is None:
-            self._gathering = asyncio.get_running_loop().create_future()
-            # every caller may be cancelled; then nobody is left to be told of a failure
-            self._gathering.add_done_callback(
-                lambda served: served.cancelled() or served.exception()
-            )
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
-        await asyncio.shield(self._gathering)
+        served = asyncio.get_running_loop().create_future()
+        self.add(functools.partial(_tell, served))
+        await served
 
     async def close(self) -> None:
         """Wait until the commit under way, if any, has ended."""
@@ -47,19 +54,30 @@ class GroupCommit:
 
     async def _run(self) -> None:
         try:
-            while self._gathering is not None:
-                served, self._gathering = self._gathering, None
-                await self._serve(served)
+            while self._gathered:
+                group, self._gathered = self._gathered, []
+                await self._serve(group)
         finally:
             self._task = None
 
-    async def _serve(self, served: asyncio.Future[None]) -> None:
+    async def _serve(self, group: list[Done]) -> None:
+        error: Exception | None = None
         try:
             await self._commit()
         except asyncio.CancelledError:
-            served.cancel()
+            error = DeviceError("the server ends before it was made durable")
             raise
-        except Exception as exc:  # noqa: BLE001 -- it is raised in each caller
-            served.set_exception(exc)
-        else:
-            served.set_result(None)
+        except Exception as exc:  # noqa: BLE001 -- it is told to each it concerns
+            error = exc
+        finally:
+            for done in group:
+                done(error)
+
+
+def _tell(served: asyncio.Future[None], error: Exception | None) -> None:
+    if served.done():  # cancelled: nobody waits
+        return
+    if error is None:
+        served.set_result(None)
+    else:
+        served.set_exception(error)

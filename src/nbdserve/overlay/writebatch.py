@@ -10,7 +10,7 @@ and `_JOBS` run at once: more would only queue in the kernel for the same file.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from nbdserve.device import Done
@@ -34,40 +34,32 @@ class WriteBatch:
 
     Args:
         write: writes all of a buffer, or raises; blocks, and is called in threads.
-        commit: makes durable every write that has returned; None: `fua` is never asked for.
+        commit: has every write that has returned made durable, and tells the one it is given;
+            None: `fua` is never asked for.
     """
 
     def __init__(
         self,
         write: Callable[[int, memoryview], None],
-        commit: Callable[[], Awaitable[None]] | None,
+        commit: Callable[[Done], None] | None,
     ) -> None:
         self._write = write
         self._commit = commit
         self._gathered: deque[_Write] = deque()
-        self._to_commit: list[Done] = []
         self._start: asyncio.Handle | None = None
         self._jobs: set[asyncio.Future[list[Exception | None]]] = set()
-        self._commits: set[asyncio.Task[None]] = set()
 
     def add(self, offset: int, data: memoryview, *, fua: bool, done: Done) -> None:
         """Begin a write; see `Device.write_nowait`."""
         self._gathered.append(_Write(offset, data, fua, done))
         self._start_soon()
 
-    def commit(self, done: Done) -> None:
-        """Call `done` when every write that has returned is durable, or with what went wrong."""
-        self._to_commit.append(done)
-        self._start_soon()
-
     async def close(self) -> None:
-        """Wait for every write that was begun."""
-        while self._gathered or self._to_commit or self._jobs or self._commits:
+        """Wait for every write that was begun; what is to be durable may be so only later."""
+        while self._gathered or self._jobs:
             await asyncio.sleep(0)  # the start of what was added, the callbacks of what has ended
             if self._jobs:
                 await asyncio.wait(self._jobs)
-            if self._commits:
-                await asyncio.wait(self._commits)
 
     def _start_soon(self) -> None:
         """Start at the end of this turn of the loop, with all that begins in it."""
@@ -76,11 +68,6 @@ class WriteBatch:
 
     def _start_all(self) -> None:
         self._start = None
-        if self._to_commit:
-            dones, self._to_commit = self._to_commit, []
-            task = asyncio.get_running_loop().create_task(self._commit_for(dones))
-            self._commits.add(task)
-            task.add_done_callback(self._commits.discard)
         while self._gathered and len(self._jobs) < _JOBS:
             self._start_job()
 
@@ -113,17 +100,8 @@ class WriteBatch:
         self._jobs.discard(job)
         for write, error in zip(batch, job.result(), strict=True):
             if write.fua and error is None:
-                self._to_commit.append(write.done)
+                assert self._commit is not None, "fua is asked for only where there is a commit"
+                self._commit(write.done)
             else:
                 write.done(error)
         self._start_all()
-
-    async def _commit_for(self, dones: Sequence[Done]) -> None:
-        assert self._commit is not None, "fua is asked for only where there is a commit"
-        error: Exception | None = None
-        try:
-            await self._commit()
-        except Exception as exc:  # noqa: BLE001 -- it is told to each it concerns
-            error = exc
-        for done in dones:
-            done(error)

@@ -107,6 +107,13 @@ class InFlight:
             self._bytes -= request.length
             self.start(request)
 
+    def flush(self, request: Request) -> None:
+        """Carry out a validated FLUSH, without a task if the device can."""
+        self.count += 1
+        if not self._device.flush_nowait(functools.partial(self._written, request)):
+            self.count -= 1
+            self.start(request)
+
     def gather(self) -> None:
         """Hand no answers on until `take`: a batch is being started that some of them belong to."""
         self._gathering = True

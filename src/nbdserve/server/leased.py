@@ -47,6 +47,9 @@ class LeasedDevice(Passthrough):
             self._lease.end_write(self._tenant)
         return begun
 
+    def flush_nowait(self, done: Done) -> bool:
+        return self.inner.flush_nowait(done)
+
     async def write_zeroes(
         self, offset: int, length: int, *, fua: bool, may_trim: bool, fast: bool
     ) -> None:

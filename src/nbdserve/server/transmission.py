@@ -49,6 +49,7 @@ _LARGE = 64 << 10  # from here on sendfile costs less than a copy
 
 _READ = int(Command.READ)
 _WRITE = int(Command.WRITE)
+_FLUSH = int(Command.FLUSH)
 _DISC = int(Command.DISC)
 _NOT_HOT = ~int(CommandFlag.FUA)
 
@@ -289,7 +290,10 @@ class Transmission:
             return
         refused = refusal(request, self._negotiated)
         if refused is None:
-            self._in_flight.start(request)
+            if request.type == _FLUSH:
+                self._in_flight.flush(request)
+            else:
+                self._in_flight.start(request)
             return
         log.debug("refused peer=%s request=%s: %s", self._peer, request, refused.text)
         batch.append(self._replies.error(request, *refused))

@@ -72,7 +72,7 @@ class FileSource(Device):
         self._nowait = True
         self._commit = GroupCommit(self._sync)
         self._reads = ReadBatch(self._read, self._prefetch)
-        self._writes = WriteBatch(self._write, self._commit)
+        self._writes = WriteBatch(self._write, self._commit.add)
         self._hot: HotWrites | None = None  # of what is not written, nothing is hot
 
     @property
@@ -126,7 +126,7 @@ class FileSource(Device):
         if self._hot is None or not self._hot.write(offset, data):
             self._writes.add(offset, data, fua=fua, done=done)
         elif fua:
-            self._writes.commit(done)
+            self._commit.add(done)
         else:
             done(None)
         return True
@@ -147,6 +147,10 @@ class FileSource(Device):
 
     async def flush(self) -> None:
         await self._commit()
+
+    def flush_nowait(self, done: Done) -> bool:
+        self._commit.add(done)
+        return True
 
     async def extents(self, offset: int, length: int) -> Sequence[Extent]:
         return await run_unbroken(self._image.extents, offset, length)

@@ -220,6 +220,11 @@ class DeviceConformance:
                 model.write(offset, bytes(data))
                 await _check_around(subject, model, Range(offset, length))
         await check_bytes(device, model, _whole(subject))
+        flushed: asyncio.Future[Exception | None] = asyncio.Future()
+        if device.flush_nowait(flushed.set_result):
+            assert await flushed is None
+        else:
+            assert not flushed.done(), "what was not begun is not told of"
 
     async def test_adjacent_writes_at_once_do_not_disturb_one_another(
         self, subject: Subject

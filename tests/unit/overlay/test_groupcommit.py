@@ -106,3 +106,32 @@ async def test_close_waits_for_the_commit_under_way():
     disk.go.release()
     await closing
     await caller
+
+
+async def test_those_who_are_told_by_a_call_share_commits_with_those_who_wait():
+    disk = Disk()
+    commits = GroupCommit(disk.commit)
+    told = []
+    waiting = asyncio.ensure_future(commits())
+    for number in range(50):
+        commits.add(lambda error, number=number: told.append((number, error)))
+    await disk.begun.acquire()
+    assert not told
+    disk.failure = NoSpaceError("full")
+    disk.go.release()
+    with pytest.raises(NoSpaceError):
+        await waiting
+    assert told == [(number, disk.failure) for number in range(50)]
+    assert disk.commits == 1
+
+
+async def test_when_the_loop_ends_nobody_is_told_of_success():
+    disk = Disk()
+    commits = GroupCommit(disk.commit)
+    told = []
+    commits.add(told.append)
+    await disk.begun.acquire()
+    (task,) = asyncio.all_tasks() - {asyncio.current_task()}
+    task.cancel()
+    await asyncio.wait({task})
+    assert [str(error) for error in told] == ["the server ends before it was made durable"]

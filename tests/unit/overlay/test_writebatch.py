@@ -3,6 +3,7 @@
 import asyncio
 import threading
 
+from nbdserve.overlay.groupcommit import GroupCommit
 from nbdserve.overlay.writebatch import WriteBatch
 
 
@@ -35,7 +36,7 @@ def add(batch, offset, data, *, fua=False):
 
 async def test_what_begins_in_one_turn_shares_a_thread_and_a_commit():
     file = File()
-    batch = WriteBatch(file.write, file.commit)
+    batch = WriteBatch(file.write, GroupCommit(file.commit).add)
     outcomes = [add(batch, n, b"%d" % n, fua=n % 2 == 0) for n in range(50)]
     assert await asyncio.gather(*outcomes) == [None] * 50
     assert file.written == [(n, b"%d" % n) for n in range(50)]
@@ -47,7 +48,7 @@ async def test_what_begins_in_one_turn_shares_a_thread_and_a_commit():
 async def test_each_is_told_its_own_outcome():
     file = File()
     file.broken[1] = OSError("one")
-    batch = WriteBatch(file.write, file.commit)
+    batch = WriteBatch(file.write, GroupCommit(file.commit).add)
     outcomes = [add(batch, n, b"x", fua=True) for n in range(3)]
     assert await asyncio.gather(*outcomes) == [None, file.broken[1], None]
 
@@ -55,19 +56,9 @@ async def test_each_is_told_its_own_outcome():
 async def test_a_failed_commit_is_told_to_those_who_wanted_one():
     file = File()
     file.broken["commit"] = OSError("lost")
-    batch = WriteBatch(file.write, file.commit)
+    batch = WriteBatch(file.write, GroupCommit(file.commit).add)
     outcomes = [add(batch, n, b"x", fua=n == 1) for n in range(3)]
     assert await asyncio.gather(*outcomes) == [None, file.broken["commit"], None]
-
-
-async def test_a_commit_alone():
-    file = File()
-    batch = WriteBatch(file.write, file.commit)
-    outcomes = [asyncio.get_running_loop().create_future() for _ in range(3)]
-    for outcome in outcomes:
-        batch.commit(outcome.set_result)
-    assert await asyncio.gather(*outcomes) == [None] * 3
-    assert file.commits == [0]
 
 
 async def test_large_ones_are_spread_over_jobs_of_bounded_size():
@@ -92,9 +83,12 @@ async def test_large_ones_are_spread_over_jobs_of_bounded_size():
 
 async def test_closing_waits_for_what_was_begun():
     file = File()
-    batch = WriteBatch(file.write, file.commit)
+    commits = GroupCommit(file.commit)
+    batch = WriteBatch(file.write, commits.add)
     outcomes = [add(batch, n, bytes(1 << 19), fua=True) for n in range(9)]
     await batch.close()
+    assert len(file.written) == 9
+    await commits.close()
     assert all(outcome.done() for outcome in outcomes)
     assert len(file.written) == 9
     await batch.close()
