@@ -85,9 +85,13 @@ class HttpSource(Device):
     def identity(self) -> str | None:
         if self._condemned is not None:
             return None
-        if self._sha256 is not None:
-            return f"sha256:{self._sha256}"
+        if self._spool is not None and self._sha256 is not None:
+            return f"sha256:{self._sha256}"  # it was verified before anything was served
+        # the hash that was given is no more than a claim: what was read of another file meanwhile
+        # would be served for it. It stands for a version only where the server tells none.
         version = self._entity.etag or self._entity.last_modified
+        if version is None and self._sha256 is not None:
+            version = f"sha256:{self._sha256}"
         return version and f"{self._pinned_at} {version} {self._entity.size}"
 
     @property

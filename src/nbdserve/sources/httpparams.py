@@ -72,9 +72,7 @@ class HttpParams:
     max_requests: int | None = param(
         COUNT, default=None, help="most requests in all; beyond that reads fail"
     )
-    sha256: str | None = param(
-        SHA256, default=None, help="the whole file's hash: names its content, whatever its URL"
-    )
+    sha256: str | None = param(SHA256, default=None, help="the whole file's hash; see `verify`")
     verify: str = param(
         choice("none", "background"),
         default="none",

@@ -7,7 +7,9 @@ import logging
 import pytest
 
 from httpsources import CONTENTS, SIZE
+from nbdserve.build import open_chain
 from nbdserve.errors import ConfigError, DeviceError
+from nbdserve.spec import ExportSpec, parse_layer, parse_source
 
 HASH = hashlib.sha256(CONTENTS).hexdigest()
 WRONG = "ab" * 32
@@ -20,9 +22,34 @@ async def ended(source):
     return source.status()["verification"]
 
 
-async def test_the_hash_names_the_content_whatever_its_url(web, make):
+async def test_a_hash_that_was_verified_names_the_content_whatever_its_url(web, make):
+    web.always = lambda me, _: me.head("200 OK", SIZE) + me.contents
     one, two = await make(web.url("a"), sha256=HASH), await make(web.url("b"), sha256=HASH.upper())
     assert one.identity == two.identity == f"sha256:{HASH}"
+
+
+async def test_a_hash_that_was_not_verified_names_nothing(web, make):
+    source = await make(web.url(), sha256=HASH, verify="background")
+    told = f'{web.url()} "one" {SIZE}'
+    assert source.identity == told
+    assert await ended(source) == "ok"
+    assert source.identity == told, "what was kept under it would be lost"
+
+
+async def test_where_no_version_is_told_the_hash_stands_for_it(web, make):
+    web.etag = web.last_modified = None
+    assert (await make(web.url())).identity is None
+    assert (await make(web.url(), sha256=HASH)).identity == f"{web.url()} sha256:{HASH} {SIZE}"
+
+
+async def test_a_cache_of_another_file_is_not_served_for_the_one_of_the_hash(web, tmp_path):
+    cache = parse_layer(f"cache:path={tmp_path},size=1G")
+    for held in (CONTENTS[::-1], CONTENTS):  # of one size; what was claimed is true of the second
+        web.contents, web.etag = held, f'"{held[0]}"'
+        source = parse_source(["http", web.url(), f"sha256={HASH}"])
+        chain = await open_chain(ExportSpec(source, (cache,)))
+        assert await chain.outermost.read(0, SIZE) == held
+        await chain.close()
 
 
 async def test_without_a_hash_the_version_and_the_address_name_it(web, make):
