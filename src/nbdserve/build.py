@@ -10,7 +10,9 @@ beneath it are closed again before the error goes on. A shared part is opened by
 who gives up waiting ends it only if nobody else waits, a failure is told to all who do, and the
 next one tries anew. A part that is being closed is never handed out, and not opened a second time
 before it is closed. Where a layer can serve without what lies beneath and that is not available,
-`nbdserve.absent` stands in for it; any other error is one.
+`nbdserve.absent` stands in for it; any other error is one. A layer that has enough of its own is
+not kept waiting either: a host that swallows packets is given up for now after some seconds, and
+not after all the time that a read of it would be tried again.
 """
 
 import asyncio
@@ -18,7 +20,7 @@ import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from nbdserve.absent import Absent
 from nbdserve.chainplan import Step, plan, resolve
@@ -29,6 +31,8 @@ from nbdserve.spec import ExportSpec
 __all__ = ["Chain", "ChainPool", "open_chain", "resolve"]
 
 log = logging.getLogger(__name__)
+
+_PATIENCE: Final = 5.0  # seconds; a connection whose first packet was lost twice is there after 3
 
 
 @dataclass(eq=False, slots=True)
@@ -148,9 +152,13 @@ class ChainPool:
     """The chains of one process: it knows which parts are open, so that they can be shared.
 
     One event loop, no threads.
+
+    Args:
+        patience: seconds for what lies beneath a layer that can serve without it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patience: float = _PATIENCE) -> None:
+        self._patience = patience
         self._shares: dict[Hashable, _Share] = {}
 
     async def open(self, spec: ExportSpec) -> Chain:
@@ -196,14 +204,23 @@ class ChainPool:
 
     async def _beneath(self, lower: Sequence[Step], step: Step) -> _Part:
         """Open what a layer stands on, or stand something in if the layer can do without it."""
-        try:
+        silent = SourceUnavailableError(f"no answer within {self._patience:g} s")
+        absent = Absent(partial(self._reopen, lower), silent)
+        layer = _layer(step, absent)
+        if not layer.survives_inner:
             return await self._acquire(lower)
+        limit = asyncio.timeout(self._patience if await layer.is_ready_alone() else None)
+        cause = silent
+        try:
+            async with limit:
+                return await self._acquire(lower)
         except SourceUnavailableError as exc:
-            absent = Absent(partial(self._reopen, lower), exc)
-            if not _layer(step, absent).survives_inner:
+            absent, cause = Absent(partial(self._reopen, lower), exc), exc
+        except TimeoutError:
+            if not limit.expired():
                 raise
-            log.warning("%s starts without what lies beneath it: %s", step.label, exc)
-            return _Part(absent, None)
+        log.warning("%s starts without what lies beneath it: %s", step.label, cause)
+        return _Part(absent, None)
 
     async def _reopen(self, steps: Sequence[Step]) -> Chain:
         return Chain(await self._acquire(steps))

@@ -314,6 +314,14 @@ class Layer(Device):
         """
         return False
 
+    async def is_ready_alone(self) -> bool:
+        """Tell whether a lower part that does not answer for seconds is to be given up for now.
+
+        Asked before `open` of a layer that survives without it, constructed likewise: True if it
+        knows enough of what lies beneath to open without it and serve what it has.
+        """
+        return False
+
 
 class Passthrough(Layer):
     """A layer that leaves each byte where it is and forwards every operation unchanged.

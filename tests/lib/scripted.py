@@ -113,6 +113,9 @@ class KeeperLayer(ScriptedLayer):
     def survives_inner(self):
         return self.script.survives
 
+    async def is_ready_alone(self):
+        return self.beneath in self.script.kept
+
     @property
     def info(self):
         return DeviceInfo(SIZE)

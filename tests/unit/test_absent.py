@@ -107,6 +107,31 @@ async def test_what_was_kept_is_served_and_the_rest_when_the_origin_is_back(
     assert scripts["s"].said == ["open", "close", "open", "open", "close"]
 
 
+async def test_a_layer_with_enough_of_its_own_does_not_wait_for_a_silent_origin(scripts, caplog):
+    spec, pool = chain_of("s", "keeper k", "l"), ChainPool(patience=0)
+    chain = await open_chain(spec)
+    kept = await chain.outermost.read(0, 512)
+    await chain.close()
+    scripts["s"].opening = Gate()
+    async with asyncio.timeout(30):
+        chain = await pool.open(spec)
+    assert await chain.outermost.read(0, 512) == kept
+    assert isinstance(chain.devices[0], Absent)
+    assert "starts without what lies beneath it: no answer within 0 s" in caplog.text
+    await chain.close()
+
+
+async def test_a_layer_that_has_nothing_yet_waits_for_a_slow_origin(scripts):
+    spec, pool = chain_of("s", "keeper k"), ChainPool(patience=0)
+    scripts["s"].opening = Gate()
+    opening = asyncio.create_task(pool.open(spec))
+    await scripts["s"].opening.waiting()
+    scripts["s"].opening.release()
+    chain = await opening
+    assert [type(device).__name__ for device in chain.devices] == ["ScriptedSource", "KeeperLayer"]
+    await chain.close()
+
+
 @pytest.mark.parametrize("error", [CorruptDataError("bad"), DeviceError("no such file")])
 async def test_any_other_error_is_one(scripts, error):
     spec = chain_of("s", "keeper k")

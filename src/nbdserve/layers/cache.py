@@ -46,6 +46,12 @@ class CacheLayer(Passthrough):
     def survives_inner(self) -> bool:
         return self._disk is not None
 
+    async def is_ready_alone(self) -> bool:
+        if self._disk is None:
+            return False
+        self._disk.beneath = self.beneath
+        return await self._disk.is_ready_alone()
+
     async def open(self, *, read_only: bool) -> None:
         if self._disk is not None:
             self._disk.beneath = self.beneath

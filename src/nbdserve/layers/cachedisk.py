@@ -94,6 +94,9 @@ class DiskCache(Layer):
 
     # Opening and closing
 
+    async def is_ready_alone(self) -> bool:
+        return await run_io(recall_origin, self._path, self.beneath) is not None
+
     async def open(self, *, read_only: bool) -> None:
         self._store = await open_store(self._path)
         try:

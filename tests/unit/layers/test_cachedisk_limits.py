@@ -10,10 +10,13 @@ import pytest
 
 from cache_chain import CHUNK, SIZE, WORDS, Away, Image, cached, now, only
 from cow_chain import file_size_limit
+from nbdserve.build import ChainPool
 from nbdserve.errors import DeviceError, SourceUnavailableError
 from nbdserve.formats.cachemap import BLOCK
 from nbdserve.layers.cache import CacheLayer
 from nbdserve.layers.cacheparams import CacheParams
+from nbdserve.spec import ExportSpec, parse_layer, parse_source
+from webserver import silent, webserver
 
 
 @pytest.fixture
@@ -249,6 +252,29 @@ async def test_the_note_does_not_tell_how_the_chain_was_written(folder):
     async with cached(folder, beneath="http x user=me password=secret"):
         pass
     assert all(b"secret" not in path.read_bytes() for path in folder.iterdir())
+
+
+async def test_a_silent_web_server_does_not_hold_up_what_is_cached(folder):
+    async with webserver(WORDS) as web:
+        cache = parse_layer(f"cache:path={folder},size=1G,block={CHUNK}")
+        spec = ExportSpec(parse_source(["http", web.url()]), (cache,))
+        for patience in (60, 0):
+            chain = await ChainPool(patience=patience).open(spec)
+            assert await chain.outermost.read(0, 2 * CHUNK) == WORDS[: 2 * CHUNK]
+            assert len(web.asked) == 2, "it is not asked again for what is cached"
+            await chain.close()
+            web.always = silent
+
+
+async def test_a_cache_that_has_seen_its_origin_is_ready_alone(folder):
+    params = CacheParams(size=1, path=folder)
+    async with cached(folder, beneath="http x"):
+        pass
+    for beneath, ready in (("http x", True), ("http y", False)):
+        layer = CacheLayer(Image(), params)
+        layer.beneath = beneath
+        assert await layer.is_ready_alone() is ready
+    assert not await CacheLayer(Image(), CacheParams(size=1)).is_ready_alone()
 
 
 def test_only_a_cache_on_disk_survives_what_lies_beneath(folder):
