@@ -82,11 +82,14 @@ class DeviceInfo:
         size: length of the device in bytes.
         block_size: the sizes its requests should have.
         can: its capabilities.
+        streams: how many `stream`s and reads that wait it carries at once, where it has few
+            connections: one more waits for another to end. None: as many as you like.
     """
 
     size: int
     block_size: BlockSize = _DEFAULT_BLOCK_SIZE
     can: Capability = Capability.NONE
+    streams: int | None = None
 
 
 class FileRange(NamedTuple):

@@ -137,7 +137,8 @@ class HttpSource(Device):
             await self.close()
             raise
         size = self._entity.size
-        self._info = DeviceInfo(size, _BLOCK_SIZE)
+        streams = None if self._spool is not None else self._params.connections
+        self._info = DeviceInfo(size, _BLOCK_SIZE, streams=streams)
         name = self._pinned_at
         log.debug("http opened url=%s size=%d ranges=%s", name, size, not self._spool)
 

@@ -7,8 +7,8 @@ order, for all readers. What a job does when nobody waits for it:
 - *It goes on* while the link is idle, that is while nobody waits for any other block either: to the
   end of the block, or, of a block over `_WHOLE`, to `_AHEAD` beyond what was asked for last.
 - *It is parked* otherwise, its decoder kept. Within `_PARK` seconds it goes on where it was; after
-  that, or when others are parked already, it gives its connection back, and one more request takes
-  it up again.
+  that, or when others are parked already and no connection were left for who waits, it gives its
+  own back, and one more request takes it up again.
 - *It is dropped* when decoders of other jobs need the memory, the one longest unused first. What it
   has put into the spill file is still served; what is beyond it begins anew.
 
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 _WHOLE: Final = 512 << 20  # a longer block is not decoded to its end unasked
 _AHEAD: Final = 64 << 20
 _PARK: Final = 20.0  # seconds; web servers drop a connection that takes nothing for 60
-_PARKED: Final = 2  # jobs at once; a source has few connections, and others wait for one
+_PARKED: Final = 2  # jobs at once at most; a source has few connections
 _DECODERS: Final = 160 << 20  # bytes of memory for decoders: twenty of xz -6, two of xz -9 ...
 _FEWEST: Final = 3  # ... but never fewer at once, or readers in turns would begin anew each time
 _IN_ORDER: Final = 8  # reads of a block, from which on its reader is taken to go on in the next
@@ -272,7 +272,7 @@ class LongBlocks:
 
     async def _park(self, job: _Job) -> bool:
         """Wait until the job may go on; tell whether it may, or gives its connection back."""
-        if self._parked == _PARKED:
+        if self._parked >= self._most_parked():
             return False
         self._parked += 1
         try:
@@ -283,6 +283,11 @@ class LongBlocks:
         finally:
             self._parked -= 1
         return True
+
+    def _most_parked(self) -> int:
+        """Count the jobs that may keep a connection: one is left for who waits for a block."""
+        streams = self._packed.streams
+        return _PARKED if streams is None else min(_PARKED, streams - 1)
 
     def _stall(self, job: _Job, exc: Exception) -> None:
         """Tell those who wait that the fetch failed; the decoder is as good as before."""

@@ -44,6 +44,11 @@ class PackedBlocks:
         self.fetched = 0
         """Bytes of the file read so far."""
 
+    @property
+    def streams(self) -> int | None:
+        """Blocks that can be on their way at once; None for any number."""
+        return self._inner.info.streams
+
     async def close(self) -> None:
         """End what is under way."""
         await self._ahead.close()

@@ -5,6 +5,7 @@ import logging
 import lzma
 import os
 import random
+from dataclasses import replace
 
 import pytest
 from xz.common import create_xz_index_footer
@@ -397,11 +398,13 @@ async def test_a_parked_job_gives_its_connection_back_and_is_taken_up_again(chai
     assert made.layer.status()["blocks_decoded"] == 0, "its end was not asked for"
 
 
-async def test_few_jobs_are_parked_with_their_connections(chain, monkeypatch):
-    """The http source has eight: with all of them parked, a ninth block would wait for 20 s."""
+@pytest.mark.parametrize(("streams", "parked"), [(None, 2), (2, 1), (1, 0)])
+async def test_few_jobs_are_parked_with_their_connections(chain, monkeypatch, streams, parked):
+    """With all connections of a source parked, who asks for another block would wait for one."""
     monkeypatch.setattr(longblocks, "INTAKE", 4096)
     image = prose(24 * MIB)
     made = await chain(xz(image, "--block-size=4MiB"), early=MIB)
+    monkeypatch.setattr(made.source, "_info", replace(made.source.info, streams=streams))
     inner, connections = made.faults.stream, []
 
     async def stream(offset, length):
@@ -420,7 +423,7 @@ async def test_few_jobs_are_parked_with_their_connections(chain, monkeypatch):
     for number in range(1, 6):
         assert await made.layer.read(number * 4 * MIB, 10) == image[number * 4 * MIB :][:10]
     await settle()
-    assert len(connections) == 1 + longblocks._PARKED
+    assert len(connections) == 1 + parked
     gate.release()
     assert await waiting == image[:10]
 

@@ -55,6 +55,7 @@ async def test_connections_are_reused(web, opened):
 
 async def test_reads_overlap_up_to_the_number_of_connections(web, opened):
     source = await opened(connections=4)
+    assert source.info.streams == 4
     reads = [source.read(at, 1000) for at in range(0, 200_000, 10_000)]
     for at, data in zip(range(0, 200_000, 10_000), await asyncio.gather(*reads), strict=True):
         assert data == CONTENTS[at : at + 1000]
