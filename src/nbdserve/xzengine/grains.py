@@ -22,7 +22,7 @@ class Part(NamedTuple):
     zero: bool
 
 
-def parts(chunk: bytes, offset: int) -> Iterator[Part]:
+def parts(chunk: memoryview, offset: int) -> Iterator[Part]:
     """Split data into parts that are stored and parts that are zeroes; none empty, in order.
 
     Args:
@@ -34,9 +34,7 @@ def parts(chunk: bytes, offset: int) -> Iterator[Part]:
     kind = False
     while at < size:
         end = min(size, at + GRAIN - (offset + at) % GRAIN)
-        length = end - at
-        # one memcmp; its first and last byte are looked at before
-        zero = chunk.startswith(_ZEROES if length == GRAIN else _ZEROES[:length], at)
+        zero = _ZEROES.startswith(chunk[at:end])  # one memcmp, and no copy
         if zero != kind:
             if at > begin:
                 yield Part(begin, at, kind)

@@ -186,11 +186,11 @@ class Spill:
 
     def _copy_in(self, offset: int, data: memoryview) -> None:
         for at in range(0, len(data), _CHUNK):
-            chunk = bytes(data[at : at + _CHUNK])
+            chunk = data[at : at + _CHUNK]
             for begin, end, zero in parts(chunk, offset + at):
                 if not zero:
                     self.reserve(end - begin)
-                    self.write_in(offset + at + begin, memoryview(chunk)[begin:end])
+                    self.write_in(offset + at + begin, chunk[begin:end])
 
     def _refuse_when_nearly_full(self, file: DataFile) -> None:
         fd, _ = file.place(0)

@@ -164,7 +164,7 @@ class Unpacking:
     def _store(self, at: int, chunk: bytes) -> None:
         offset = self.block.offset + at
         view = memoryview(chunk)
-        for begin, end, zero in parts(chunk, offset):
+        for begin, end, zero in parts(view, offset):
             if zero:
                 self._zeroes.append((offset + begin, offset + end))
                 self._sink.store_zeroes(at + begin, view[begin:end])

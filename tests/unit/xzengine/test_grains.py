@@ -14,7 +14,7 @@ def test_parts_cover_the_chunk_and_tell_the_truth(offset):
     chunk = b"".join(rng.choice([bytes(20_000), b"\1" * 30_000, bytes(GRAIN)]) for _ in range(20))
     at = 0
     kinds = []
-    for begin, end, zero in parts(chunk, offset):
+    for begin, end, zero in parts(memoryview(chunk), offset):
         assert begin == at < end
         assert not zero or not any(chunk[begin:end])
         kinds.append(zero)
@@ -25,9 +25,9 @@ def test_parts_cover_the_chunk_and_tell_the_truth(offset):
 
 def test_every_aligned_grain_of_zeroes_is_found():
     chunk = b"x" * 100 + bytes(3 * GRAIN) + b"y"
-    found = [(begin, end) for begin, end, zero in parts(chunk, 0) if zero]
+    found = [(begin, end) for begin, end, zero in parts(memoryview(chunk), 0) if zero]
     assert found == [(GRAIN, 3 * GRAIN)]
 
 
 def test_nothing_has_no_parts():
-    assert list(parts(b"", 5)) == []
+    assert list(parts(memoryview(b""), 5)) == []
