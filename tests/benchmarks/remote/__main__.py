@@ -138,6 +138,8 @@ def measure(row: Row, lab: Lab, gauge: Gauge, report: Report) -> None:
     if figures.failure:
         return
     try:
+        if row != LOCAL:  # before the row, whose answers are told in round trips
+            gauge.machine(row.link, lab.images[row.image])
         sample = lab.run(row)
         if row != LOCAL:
             figures.limit = least(row, lab, gauge, report)

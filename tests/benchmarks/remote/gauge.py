@@ -44,6 +44,8 @@ class Gauge:
             rate, trip = self._link(link, image)
             self.rates[link] = max(rate, self.rates.get(link, 0.0))
             self.trips[link] = min(trip, self.trips.get(link, trip))
+            if link == "far":
+                self.lab.trip = self.trips[link]
         if image.name not in self._done:
             took = self._decode(image)
             self.decodes[image.name] = min(took, self.decodes.get(image.name, took))

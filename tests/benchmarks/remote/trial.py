@@ -38,7 +38,8 @@ class Sample:
         received: bytes of their bodies.
         cpu: user and system seconds of the contender, its start included.
         rss: the most memory it had resident, bytes.
-        trips: round trips from the first packet to the first answer; None where that is not asked.
+        trips: round trips of the link, as measured, from the first packet to the first answer; None
+            where that is not asked.
         blocks: that the work cannot do without.
         needed: bytes of the file that it cannot do without.
     """
@@ -65,6 +66,7 @@ class Lab:
         within: seconds that a work may take.
         accel: how qemu runs guests.
         booted: what the local boot read, known after it.
+        trip: a round trip of the far link as measured, seconds; None until it was.
     """
 
     images: dict[str, Image]
@@ -74,6 +76,7 @@ class Lab:
     within: float
     accel: str
     booted: list[tuple[int, int]] = field(default_factory=list)
+    trip: float | None = None
     _count: int = 0
     _filled: set[tuple[str, str]] = field(default_factory=set)
 
@@ -170,7 +173,7 @@ class Lab:
         sample = _sample(seconds, hits, used)
         if session.answered and hits.began:
             # the first request came one and a half round trips after the first packet was sent
-            trips = (session.answered - hits.began) / (self.link.rtt / 1000) + 1.5
+            trips = (session.answered - hits.began) / (self.trip or self.link.rtt / 1000) + 1.5
             return replace(sample, trips=trips)
         return sample
 
