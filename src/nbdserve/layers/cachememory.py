@@ -15,7 +15,7 @@ from itertools import islice
 
 from nbdserve.blockcache import Claim, Weighed
 from nbdserve.buffers import zeroed_buffer
-from nbdserve.device import Capability, Device, DeviceInfo, Done, Layer
+from nbdserve.device import Capability, Device, DeviceInfo, Done
 from nbdserve.errors import ConfigError
 from nbdserve.extents import Extent
 from nbdserve.layers.cacheparams import CacheParams
@@ -26,7 +26,7 @@ from nbdserve.ranges import align_up, pieces
 __all__ = ["MemoryCache"]
 
 
-class MemoryCache(Layer):
+class MemoryCache(WriteThrough):
     """A cache in memory, written through."""
 
     _info: DeviceInfo
@@ -37,7 +37,6 @@ class MemoryCache(Layer):
         self._budget = params.size
         self._loader = RunLoader(params.size, params.block, self._load)
         self._blocks = self._loader.blocks
-        self._writes = WriteThrough(self._forget)
 
     @property
     def info(self) -> DeviceInfo:
@@ -65,7 +64,7 @@ class MemoryCache(Layer):
         self._info = replace(inner, block_size=block_size, can=inner.can | Capability.CACHE)
 
     async def close(self) -> None:
-        await self._writes.close()
+        await super().close()
         await self._blocks.close()
 
     def read_into_nowait(self, offset: int, view: memoryview) -> bool:
@@ -83,9 +82,6 @@ class MemoryCache(Layer):
         # more than fits would only push out what was just read
         await self._read(offset, min(length, self._budget), None)
 
-    async def write(self, offset: int, data: memoryview, *, fua: bool) -> None:
-        await self._writes.carry(offset, len(data), self.inner.write(offset, data, fua=fua))
-
     def write_nowait(self, offset: int, data: memoryview, *, fua: bool, done: Done) -> bool:
         length = len(data)
 
@@ -94,15 +90,6 @@ class MemoryCache(Layer):
             done(error)
 
         return self.inner.write_nowait(offset, data, fua=fua, done=written)
-
-    async def write_zeroes(
-        self, offset: int, length: int, *, fua: bool, may_trim: bool, fast: bool
-    ) -> None:
-        zero = self.inner.write_zeroes(offset, length, fua=fua, may_trim=may_trim, fast=fast)
-        await self._writes.carry(offset, length, zero)
-
-    async def trim(self, offset: int, length: int, *, fua: bool) -> None:
-        await self._writes.carry(offset, length, self.inner.trim(offset, length, fua=fua))
 
     async def flush(self) -> None:
         await self.inner.flush()

@@ -46,7 +46,7 @@ class ReadaheadParams:
     )
 
 
-class ReadaheadLayer(Passthrough):
+class ReadaheadLayer(WriteThrough, Passthrough):
     """Read ahead of clients that read in order.
 
     Use it above a source with latency (`http`, a network disk) for clients that ask for one piece
@@ -72,7 +72,6 @@ class ReadaheadLayer(Passthrough):
         self._units: BlockCache[int, memoryview] = BlockCache(params.size, loads=_LOADS)
         self._unread: dict[int, int] = {}  # units begun, the oldest first: after how many bytes
         self._had: dict[int, None] = {}  # units read to their end, the first one first
-        self._writes = WriteThrough(self._forget)
         self._bytes = 0  # read by clients so far
         self._begun = 0
 
@@ -96,7 +95,7 @@ class ReadaheadLayer(Passthrough):
         )
 
     async def close(self) -> None:
-        await self._writes.close()
+        await super().close()
         await self._units.close()
 
     # Reading
@@ -250,20 +249,6 @@ class ReadaheadLayer(Passthrough):
             return [Weighed(buffer, len(buffer))]
         units = (buffer[at : at + self._unit] for at in range(0, len(buffer), self._unit))
         return [Weighed(memoryview(bytes(unit)), len(unit)) for unit in units]
-
-    # Writing
-
-    async def write(self, offset: int, data: memoryview, *, fua: bool) -> None:
-        await self._writes.carry(offset, len(data), self.inner.write(offset, data, fua=fua))
-
-    async def write_zeroes(
-        self, offset: int, length: int, *, fua: bool, may_trim: bool, fast: bool
-    ) -> None:
-        zero = self.inner.write_zeroes(offset, length, fua=fua, may_trim=may_trim, fast=fast)
-        await self._writes.carry(offset, length, zero)
-
-    async def trim(self, offset: int, length: int, *, fua: bool) -> None:
-        await self._writes.carry(offset, length, self.inner.trim(offset, length, fua=fua))
 
     def _forget(self, offset: int, length: int) -> None:
         self._units.discard(range(offset // self._unit, self._first(offset + length)))

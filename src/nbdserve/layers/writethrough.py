@@ -5,41 +5,51 @@ tells when what was kept is certainly stale; what it touched is forgotten then, 
 told. So once a write is answered, no read that begins then gets what was there before.
 """
 
+import abc
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
+
+from nbdserve.device import Device, Layer
 
 __all__ = ["WriteThrough"]
 
 
-class WriteThrough:
-    """The writes under way to the device beneath.
+class WriteThrough(Layer):
+    """A layer whose writes go to the device beneath; a subclass keeps what it reads there."""
 
-    Args:
-        forget: drops whatever is kept, or on its way to be, of a range of bytes (offset, length).
-    """
-
-    def __init__(self, forget: Callable[[int, int], None]) -> None:
-        self._forget = forget
+    def __init__(self, inner: Device) -> None:
+        super().__init__(inner)
         self._writing: set[asyncio.Task[None]] = set()
 
-    async def carry(self, offset: int, length: int, change: Coroutine[Any, Any, None]) -> None:
-        """Carry a write of a range out.
+    @abc.abstractmethod
+    def _forget(self, offset: int, length: int) -> None:
+        """Drop whatever is kept, or on its way to be, of a range of bytes."""
 
-        Raises:
-            DeviceError: what `change` raises.
-        """
-        task = asyncio.get_running_loop().create_task(change)
-        self._writing.add(task)
-        task.add_done_callback(partial(self._written, offset, length))
-        await asyncio.wait((task,))
-        task.result()
+    async def write(self, offset: int, data: memoryview, *, fua: bool) -> None:
+        await self._carry(offset, len(data), self.inner.write(offset, data, fua=fua))
+
+    async def write_zeroes(
+        self, offset: int, length: int, *, fua: bool, may_trim: bool, fast: bool
+    ) -> None:
+        zero = self.inner.write_zeroes(offset, length, fua=fua, may_trim=may_trim, fast=fast)
+        await self._carry(offset, length, zero)
+
+    async def trim(self, offset: int, length: int, *, fua: bool) -> None:
+        await self._carry(offset, length, self.inner.trim(offset, length, fua=fua))
 
     async def close(self) -> None:
         """Wait for the writes that nobody waits for any more."""
         if self._writing:
             await asyncio.wait(self._writing)
+
+    async def _carry(self, offset: int, length: int, change: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(change)
+        self._writing.add(task)
+        task.add_done_callback(partial(self._written, offset, length))
+        await asyncio.wait((task,))
+        task.result()
 
     def _written(self, offset: int, length: int, task: asyncio.Task[None]) -> None:
         self._writing.discard(task)
