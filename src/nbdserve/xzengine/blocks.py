@@ -47,6 +47,8 @@ _THIN = 1024  # a block packed so many times smaller may well be nothing but zer
 _THIN_AT_LEAST = 64  # packed bytes: header, check and a few bytes of LZMA2
 _MOST_IN_MEMORY: Final = 1 << 30
 _IN_ORDER: Final = 2  # blocks asked for before one, for its reader to be taken to go on
+_NEAR: Final = 1 << 20  # bytes from its beginning where a reader in order enters a block ...
+_NEAR_SHARE: Final = 4  # ... or this part of a large one: four connections overtake each other
 _PACKED_AHEAD: Final = 8  # blocks fetched ahead at most ...
 _PACKED_SHARE: Final = 10  # ... and the part of the budget for their bytes: 0.7 s at 100 Mbit/s
 _LOOKS: Final = 8  # blocks looked at together
@@ -169,7 +171,7 @@ class XzBlocks:
         """
         found = self._claim_alone(piece)
         self._ahead.discard(piece.unit)
-        self._load_ahead(piece.unit)
+        self._load_ahead(piece)
         return found
 
     def _claim_alone(self, piece: Piece) -> Need:
@@ -322,9 +324,11 @@ class XzBlocks:
 
     # Loading ahead
 
-    def _load_ahead(self, number: int) -> None:
+    def _load_ahead(self, piece: Piece) -> None:
         """Load what follows a reader in order, at most as many blocks as it has read so."""
-        passed = self._order.note(number)
+        number = piece.unit
+        near = max(self._index.block_size(number) // _NEAR_SHARE, _NEAR)
+        passed = self._order.note(number, at_start=piece.start < near)
         if passed < _IN_ORDER:
             return
         self._decode_ahead(self._order.after(number, self._cores))

@@ -1,7 +1,9 @@
 """Who reads block after block: told from the blocks asked for lately. Pure.
 
 Clients skip holes, so blocks that hold nothing but zeroes do not count: the block after a hole
-follows the one before it.
+follows the one before it. Who goes in order enters a block at its beginning, give or take what
+overtakes what lies before it; a guest that boots jumps into the middle of neighbours, and what is
+fetched ahead of it may be fetched in vain.
 """
 
 from collections import deque
@@ -27,12 +29,22 @@ class Order:
         self._blocks = blocks
         self._is_empty = is_empty
         self._recent: deque[int] = deque(maxlen=_RECENT)
+        self._entered: deque[int] = deque(maxlen=_RECENT)  # those asked for from their beginning
 
-    def note(self, number: int) -> int:
-        """Note that a block is asked for; tell how many in a row before it were so lately."""
+    def note(self, number: int, *, at_start: bool) -> int:
+        """Note that a block is asked for; tell how many in a row before it were so lately.
+
+        Args:
+            number: the block.
+            at_start: whether near its beginning; a block that never was counts as none.
+        """
         if number not in self._recent:
             self._recent.append(number)
-        before = takewhile(self._recent.__contains__, self._from(number, -1))
+        if at_start and number not in self._entered:
+            self._entered.append(number)
+        if number not in self._entered:
+            return 0
+        before = takewhile(self._entered.__contains__, self._from(number, -1))
         return sum(1 for _ in before)
 
     def after(self, number: int, count: int) -> list[int]:

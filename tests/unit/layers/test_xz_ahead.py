@@ -7,6 +7,7 @@ import pytest
 
 from nbdserve.errors import SourceUnavailableError
 from nbdserve.extents import DATA, ZERO_HOLE
+from nbdserve.xzengine import blocks
 from xz_chain import chains, noise, read_all, settle, xz
 
 BLOCK = 64 << 10
@@ -55,6 +56,17 @@ async def test_a_reader_that_turned_away_makes_room_for_another(chain):
     before = len(made.fetched)
     await read_blocks(made, image, range(20, 44))
     assert len(made.fetched) == before + 24 + 1
+
+
+async def test_who_jumps_into_the_middle_of_neighbours_costs_no_fetch(chain, monkeypatch):
+    monkeypatch.setattr(blocks, "_NEAR", 0)
+    image = uneven(16)
+    made = await chain(xz(image, f"--block-size={BLOCK}"))
+    for number in range(6):
+        at = number * BLOCK + BLOCK // 2
+        assert await made.layer.read(at, 100) == image[at:][:100]
+    await settle()
+    assert len(made.fetched) == 6
 
 
 async def test_a_fetch_ahead_that_failed_is_tried_by_who_needs_it(chain):

@@ -12,11 +12,18 @@ def order(blocks=100, empty=()):
 
 
 def noted(order, numbers):
-    return [order.note(number) for number in numbers]
+    return [order.note(number, at_start=True) for number in numbers]
 
 
 def test_it_counts_the_blocks_before_that_were_asked_for():
     assert noted(order(), [4, 5, 6, 7, 6]) == [0, 1, 2, 3, 2]
+
+
+def test_who_jumps_into_the_middle_of_neighbours_is_not_in_order():
+    found = order()
+    assert [found.note(number, at_start=False) for number in (4, 5, 6)] == [0, 0, 0]
+    assert noted(found, [7, 8, 6, 9]) == [0, 1, 0, 3]
+    assert found.note(8, at_start=False) == 2, "it was entered at its beginning before"
 
 
 def test_holes_between_do_not_count():
@@ -49,7 +56,7 @@ def test_a_block_is_passed_when_its_successor_was_asked_for():
 @pytest.mark.parametrize("number", [0, 1, 98, 99])
 def test_the_ends_are_no_trouble(number):
     found = order()
-    assert not found.note(number)
+    assert not found.note(number, at_start=True)
     assert found.after(number, 5) == list(range(number + 1, min(number + 6, 100)))
 
 
