@@ -6,7 +6,8 @@ disks taken, and cannot write to them any more.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -103,9 +104,7 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
     if revivals and not context.dry_run:
         if any(one.target is not None for one in revivals):
             await fence(context, arguments, node.name, len(revivals), seen=seen.message)
-        for one in revivals:
-            if one.target is not None:
-                await _start(context, one)
+        await _start_all(context, [one for one in revivals if one.target is not None])
     return _outcome(context, node, revivals, unclear, rows)
 
 
@@ -167,10 +166,32 @@ async def _place(context: Context, one: _Revival, free: dict[str, int], first: s
     one.target, one.failure = await find_place(definition.memory, free, first, check)
 
 
+async def _start_all(context: Context, revivals: Sequence[_Revival]) -> None:
+    """Start them on all nodes at once, and one after the other on each.
+
+    A start is a long call, and two of them on one connection would wait for one another.
+    """
+    started = 0
+
+    async def on_one(some: Iterable[_Revival]) -> None:
+        nonlocal started
+        for one in some:
+            await _start(context, one)
+            started += 1
+            context.report.progress(started, len(revivals), "guests")
+
+    by_node: dict[str, list[_Revival]] = {}
+    for one in revivals:
+        by_node.setdefault(one.target or "", []).append(one)
+    context.report.step(f"starting {len(revivals)} guests")
+    async with asyncio.TaskGroup() as group:
+        for some in by_node.values():
+            group.create_task(on_one(some))
+
+
 async def _start(context: Context, one: _Revival) -> None:
     """Take its disk from the dead node, and start it."""
     assert one.target is not None
-    context.report.step(f"starting {one.name} on {one.target}")
     origin = read_origin(one.lost.record.xml)
     is_pet = origin is not None and origin.kind is GuestKind.PET
     try:
@@ -211,7 +232,9 @@ def _outcome(
     }
     lines = [f"{one.name} was not started: {one.failure}" for one in failed]
     lines += [f"{one.guest} was left alone: {one.why}" for one in unclear]
-    status = 0 if not failed else 1 if len(failed) < len(revivals) else 2
+    status = 1 if failed or unclear else 0
+    if failed and len(failed) == len(revivals):
+        status = 2
     return Outcome(
         document,
         _views(node, revivals, dry=context.dry_run),
