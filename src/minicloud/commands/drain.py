@@ -17,7 +17,7 @@ from minicloud.commands.migrate import add_terms, moved_text, terms_of
 from minicloud.commands.places import find_place
 from minicloud.commands.relocation import Relocation, Terms, relocate
 from minicloud.commands.values import typed
-from minicloud.errors import MinicloudError
+from minicloud.errors import MinicloudError, NodeError, Reason
 from minicloud.hypervisor import power
 from minicloud.hypervisor.events import start_events
 from minicloud.model.guest import Guest, NodeFacts
@@ -80,7 +80,7 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
         start_events()
     node = context.cluster.node(arguments.drained)
     context.report.step(f"asking {node.name} for its guests")
-    facts = await context.cluster.facts(node.name)
+    facts = await _facts(context, node)
     if not facts.guests:
         return _outcome(node, [], [], is_dry=True)
     others = [one for one in context.cluster.nodes(context.only) if one.name != node.name]
@@ -97,6 +97,17 @@ async def run(context: Context, arguments: argparse.Namespace) -> Outcome:
     goings = await leaving.carry_out(goings)
     outcome = _outcome(node, goings, failed)
     return replace(outcome, is_interrupted=leaving.is_ended)
+
+
+async def _facts(context: Context, node: Node) -> NodeFacts:
+    """Ask the node; one that is dead has nothing to move, and its guests another remedy."""
+    try:
+        return await context.cluster.facts(node.name)
+    except NodeError as exc:
+        if exc.reason not in {Reason.OFF, Reason.UNREACHABLE}:
+            raise
+        remedy = f"if it has died, minicloud recover {node.name} starts its guests elsewhere"
+        raise NodeError(exc.reason, f"{node.name}: {exc.message}", remedy) from exc
 
 
 class _Planning:

@@ -286,6 +286,7 @@ async def test_the_guests_of_a_dead_node_start_elsewhere_and_stay_themselves(gue
     alive = minicloud("recover", "n1", "--fenced")
     assert "n1 answers" in alive.err
     first.off()
+    assert "minicloud recover n1" in minicloud("drain", "n1").err
 
     unsaid = minicloud("recover", "n1")
     assert unsaid.status == 2
