@@ -47,6 +47,7 @@ def test_status_tells_what_is_served_and_to_whom(path, image):
     assert found["pid"] == server.process.pid
     assert found["state"] == "serving"
     assert (found["state_dir"], found["overlay_dir"]) == (None, None)
+    assert found["overlay_space"] is None
     assert found["listeners"] == [server.uri()]
     (client,) = found["clients"]
     assert (client["export"], client["requests"]) == ("disk", 1)

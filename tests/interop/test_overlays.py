@@ -38,6 +38,8 @@ def test_overlays_are_listed_and_end_with_their_export_or_by_themselves(tmp_path
 
     with daemon(options=options):
         assert folder.stat().st_mode & 0o777 == 0o700
+        space = json.loads(control("status", "--json"))["overlay_space"]
+        assert 0 < space["free"] < space["size"]
         for name in ("a", "b"):
             layer = f"cow:path={folder / name}.cow"
             image = tmp_path / "golden.img"

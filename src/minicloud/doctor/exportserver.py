@@ -6,12 +6,14 @@ from typing import Any, Final
 from minicloud.doctor.check import Check, Subject, tidied
 from minicloud.errors import MinicloudError
 from minicloud.model.inventory import NbdService
+from minicloud.model.sizes import size_text
 from nbdserve import __version__
 
 __all__ = ["check_export_server"]
 
 _MOST: Final = 5  # exports that are named; a server may have thousands
-_CHECKS: Final = ("version", "state", "overlays", "exports opened")
+_CHECKS: Final = ("version", "state", "overlays", "space", "exports opened")
+_LITTLE: Final = 0.05  # of the file system; guests pause once it is full
 
 
 def check_export_server(
@@ -38,6 +40,7 @@ def check_export_server(
     yield _version(subject, status)
     yield _state(subject, status)
     yield _overlays(subject, nbd, status)
+    yield _space(subject, status)
     yield _exports(subject, status)
 
 
@@ -80,6 +83,20 @@ def _overlays(subject: Subject, nbd: NbdService, status: Mapping[str, Any]) -> C
         "overlays", f"it keeps overlays in {folder}, and the inventory has {nbd.overlays}",
         f'overlays = "{folder}" in [nbd], or --overlay-dir {nbd.overlays}',
     )  # fmt: skip
+
+
+def _space(subject: Subject, status: Mapping[str, Any]) -> Check:
+    space = status.get("overlay_space")
+    if space is None:
+        return subject.skipped("space", "it does not say how full the overlay folder is")
+    free, size = space["free"], space["size"]
+    text = f"{size_text(free)} of {size_text(size)} are free for what guests write"
+    if free < size * _LITTLE:
+        return subject.warning(
+            "space", f"{text}; guests pause once it is full",
+            f"minicloud gc, nbdctl overlay list, or more room for {status.get('overlay_dir')}",
+        )  # fmt: skip
+    return subject.good("space", text)
 
 
 def _exports(subject: Subject, status: Mapping[str, Any]) -> Check:

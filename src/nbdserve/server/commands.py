@@ -4,6 +4,7 @@ A command takes its arguments and a way to report progress, and returns facts. T
 and put it into `_table`.
 """
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nbdserve.server.overlaycommands import OverlayCommands
 from nbdserve.server.report import Service, report_status
 from nbdserve.server.state import AddedExports
 from nbdserve.server.warming import warm
+from nbdserve.unbroken import run_unbroken
 
 __all__ = ["Commands"]
 
@@ -37,6 +39,7 @@ class Commands:
         self, service: Service, added: AddedExports, overlay_dir: Path | None = None
     ) -> None:  # fmt: skip
         self._service = service
+        self._overlay_dir = overlay_dir
         self._folders = {
             "state_dir": None if added.folder is None else str(added.folder),
             "overlay_dir": None if overlay_dir is None else str(overlay_dir),
@@ -75,7 +78,8 @@ class Commands:
 
     async def _status(self, given: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
         Arguments(given)
-        return {**report_status(self._service), **self._folders}
+        space = await run_unbroken(_space, self._overlay_dir) if self._overlay_dir else None
+        return {**report_status(self._service), **self._folders, "overlay_space": space}
 
     async def _warm(self, given: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
         arguments = Arguments(given, "export", "offset", "length")
@@ -100,3 +104,12 @@ async def _found(exports: Exports, name: str) -> Export:
             FailureKind.EXPORT, f"unknown export {name!r}; {closest(name, exports.names())}"
         )
     return export
+
+
+def _space(folder: Path) -> Mapping[str, int] | None:
+    """Return the bytes of a folder's file system and those free for us; blocks (statvfs(3))."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:  # the status tells other things too
+        return None
+    return {"size": found.f_blocks * found.f_frsize, "free": found.f_bavail * found.f_frsize}

@@ -198,7 +198,7 @@ def test_an_export_server_that_is_down_is_missed_by_all(patient):
     assert status == 1
     assert failed_in(found) == {("nbd", "control")} | {(f"n{n}", "exports") for n in (1, 2, 3)}
     assert "refused" in found["n1", "exports"]["text"]
-    assert skipped_of(found, "nbd") == {"version", "state", "overlays", "exports opened"}
+    assert skipped_of(found, "nbd") == {"version", "state", "overlays", "space", "exports opened"}
 
 
 def test_an_export_server_that_forgets_is_found_out(lab, tmp_path, server):

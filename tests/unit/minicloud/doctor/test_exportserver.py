@@ -13,6 +13,7 @@ STATUS = {
     "state": "serving",
     "state_dir": "/state",
     "overlay_dir": "/overlays",
+    "overlay_space": {"size": 100 << 30, "free": 5 << 30},
     "exports": [{"name": "guest/web1", "error": None}],
 }
 
@@ -43,6 +44,7 @@ def test_one_that_says_nothing_has_failed_and_the_rest_is_skipped():
         ({"version": "9"}, "version", Status.WARNING, __version__),
         ({"state_dir": None}, "state", Status.FAILED, "--state-dir"),
         ({"overlay_dir": None}, "overlays", Status.FAILED, "--overlay-dir /overlays"),
+        ({"overlay_space": {"size": 100 << 30, "free": 4 << 30}}, "space", Status.WARNING, "gc"),
         ({"overlay_dir": "/other"}, "overlays", Status.FAILED, 'overlays = "/other"'),
     ],
 )
