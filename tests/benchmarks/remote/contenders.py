@@ -54,6 +54,8 @@ class Contender:
         depth: decoded blocks that each connection may hold, where each has a cache of its own.
         deep: the same where a connection jumps.
         persistent: whether it keeps what it fetched over a restart.
+        until: what its log says when it has all that it will want after a restart; waited for when
+            the work before that is done.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Contender:
     depth: int = 0
     deep: int = 0
     persistent: bool = False
+    until: str = ""
 
 
 def _nbdkit(job: Job, *filters: str, tuning: tuple[str, ...] = (), depth: int = 0) -> list[str]:
@@ -100,8 +103,12 @@ def _nbdserve(job: Job, *middle: str) -> list[str]:
     return [sys.executable, "-m", "nbdserve", "-U", str(job.sock), *words, "http", job.url]
 
 
-def _nbdserve_cached(job: Job) -> list[str]:
-    return _nbdserve(job, f"cache:path={job.cache},size=8G")
+def _nbdserve_cached(job: Job, *more: str) -> list[str]:
+    return _nbdserve(job, ",".join((f"cache:path={job.cache},size=8G", *more)))
+
+
+def _nbdserve_filled(job: Job) -> list[str]:
+    return _nbdserve_cached(job, "fill=background")
 
 
 def _pipe(job: Job) -> list[str]:
@@ -137,5 +144,11 @@ CONTENDERS = {
         Contender("qemu-url", _qemu_url, serves=False, raw=True),
         Contender("nbdserve", _nbdserve),
         Contender("nbdserve-cache", _nbdserve_cached, persistent=True),
+        Contender(
+            "nbdserve-filled",
+            _nbdserve_filled,
+            persistent=True,
+            until="the origin is no longer needed",
+        ),
     )
 }

@@ -63,6 +63,14 @@ class Session:
             time.sleep(0.002)
         raise RuntimeError("the server did not start")
 
+    def told(self, log: Path, words: str) -> None:
+        """Wait until the server's log has these words."""
+        deadline = time.monotonic() + self.within
+        while words not in log.read_text(errors="replace"):
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise RuntimeError(f"the server never said {words!r}")
+            time.sleep(0.1)
+
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
         """Connect and negotiate; leave without ceremony."""

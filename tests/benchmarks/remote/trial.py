@@ -78,7 +78,7 @@ class Lab:
     booted: list[tuple[int, int]] = field(default_factory=list)
     trip: float | None = None
     _count: int = 0
-    _filled: set[tuple[str, str]] = field(default_factory=set)
+    _filled: set[tuple[str, str, str]] = field(default_factory=set)
 
     def run(self, row: Row) -> Sample:
         """Make one trial.
@@ -92,9 +92,10 @@ class Lab:
         work, contender = WORKS[row.work], CONTENDERS[row.contender]
         if contender.persistent and not can_persist():
             raise NotTriedError("this nbdserve has no cache that outlives it")
-        if work.again and (row.link, row.image) not in self._filled:
-            self._trial(row, WORKS["boot"], contender)
-            self._filled.add((row.link, row.image))
+        kept = (row.link, row.image, row.contender)
+        if work.again and kept not in self._filled:
+            self._trial(row, WORKS["boot"], contender, until=contender.until)
+            self._filled.add(kept)
         return self._trial(row, work, contender)
 
     def needs(self, row: Row) -> list[Block]:
@@ -127,21 +128,21 @@ class Lab:
         self.booted = parse_reads(trace.read_text(errors="replace"))
         return Sample(seconds)
 
-    def _trial(self, row: Row, work: Work, contender: Contender) -> Sample:
+    def _trial(self, row: Row, work: Work, contender: Contender, until: str = "") -> Sample:
         image = self.images[row.image]
         _refuse_if_large(work, contender, image)
         place = self.place()
         with self.web(row.link, image) as server:
             job = Job(
                 url=server.url(image.path), sock=place / "sock", layout=image.layout,
-                writable=work.writable, cache=self.scratch / f"cache-{row.link}-{row.image}",
-                jumps=work.jumps,
+                writable=work.writable, jumps=work.jumps,
+                cache=self.scratch / f"{contender.name}-{row.link}-{row.image}",
             )  # fmt: skip
             argv = [*self.client(row.link), *contender.argv(job)]
             if work.away:
                 server.stop()
             if contender.serves:
-                sample = self._served(argv, work, image, place, server)
+                sample = self._served(argv, work, image, place, server, until)
             else:
                 began = time.monotonic()
                 used = finished(argv, log=place / "client.log", within=self.within)
@@ -152,9 +153,12 @@ class Lab:
         return replace(sample, blocks=len(needs), needed=length_of(needs))
 
     def _served(
-        self, argv: list[str], work: Work, image: Image, place: Path, server: Web
+        self, argv: list[str], work: Work, image: Image, place: Path, server: Web, until: str
     ) -> Sample:
-        """Do a work on an NBD server, which has ended when this returns."""
+        """Do a work on an NBD server, which has ended when this returns.
+
+        Not before it has said `until` in its log.
+        """
         began = time.monotonic()
         environment = {"TMPDIR": str(place)}
         with running(argv, log=place / "server.log", env=environment) as process:
@@ -166,6 +170,7 @@ class Lab:
             )  # fmt: skip
             try:
                 seconds = work.run(session)
+                session.told(place / "server.log", until)
             except (OSError, RuntimeError, NbdserveError, ExceptionGroup) as exc:
                 raise RuntimeError(f"{exc} ({_last_words(place / 'server.log')})") from exc
             used = meter.used()
