@@ -15,9 +15,6 @@ from nbdserve.tlssocket import TlsSocket
 __all__ = ["TlsTransmission"]
 
 
-_MOST_SLABS = 2
-
-
 class TlsTransmission(Transmission):
     """Serve requests on a TLS session; see `Transmission`.
 
@@ -53,15 +50,6 @@ class TlsTransmission(Transmission):
     def _receive_again(self) -> None:
         self._again = None
         self._readable()
-
-    def _is_full(self, request: Request) -> bool:
-        """Also while the client has not read what fills two slabs.
-
-        They are given back when all is sent, which by TLS may never be: large reads go through
-        them here, and a client that always has more of those under way never lets it come to that.
-        """
-        held = len(self._slabs) >= _MOST_SLABS and self._outbox.size > 0
-        return held or super()._is_full(request)
 
     def _send_from_file(self, _request: Request, _batch: list[bytes | memoryview]) -> bool:
         return False  # what sendfile sends is not encrypted

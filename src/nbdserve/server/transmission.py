@@ -11,7 +11,8 @@ depth 1 cost more than the read itself. It is done only while this connection is
 is served, and only as long as it pays.
 
 Bounds: what `InFlight` admits is under way; nothing is started while more than `_HIGH_WATER` bytes
-wait for the client to read them; and while requests wait to be started nothing more is received.
+or `_MOST_SLABS` wait for the client to read them; and while requests wait to be started nothing
+more is received.
 A turn of the loop serves at most one slab or `_TURN_REQUESTS`, and of hot reads less while others
 are served too, so that one deep queue does not keep other connections waiting.
 """
@@ -42,6 +43,7 @@ __all__ = ["Transmission"]
 log = logging.getLogger(__name__)
 
 _HIGH_WATER = 2 << 20
+_MOST_SLABS = 4
 _TURN_REQUESTS = 128
 _SHARED_TURN = 128 << 10  # bytes of hot reads, while other connections are served too
 _TURN_PIECES = 8  # of a long payload; a client can send some 200 KiB of it at once
@@ -299,7 +301,15 @@ class Transmission:
         batch.append(self._replies.error(request, *refused))
 
     def _is_full(self, request: Request) -> bool:
-        return self._outbox.size >= _HIGH_WATER or not self._in_flight.admits(request)
+        """Tell whether a request has to wait.
+
+        Also while so many slabs are not sent: they are given back when all is, which it may never
+        be for a client that always has more under way.
+        """
+        waiting = self._outbox.size
+        if waiting >= _HIGH_WATER or (waiting and len(self._slabs) >= _MOST_SLABS):
+            return True
+        return not self._in_flight.admits(request)
 
     def _answer(self, replies: list[bytes | memoryview]) -> None:
         self._outbox.put(replies)

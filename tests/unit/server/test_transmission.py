@@ -423,9 +423,11 @@ async def test_a_client_that_does_not_read_costs_bounded_memory(connect):
         await asyncio.sleep(0)
     transmission = wire.transmission
     assert transmission._outbox.size <= 4 << 20
-    assert len(transmission._slabs) <= 4
-    for n in range(1000):
+    most = 0
+    for n in range(1000):  # more is always asked for, so that all is sent only at the end
+        most = max(most, len(transmission._slabs))
         assert await result(wire) == (0, n, bytes(device.data[: 1 << 18]))
+    assert most <= 4
     await sender
     gc.collect()
     assert transmission._outbox.size == 0
