@@ -12,7 +12,7 @@ __all__ = ["add_tls_options", "tls_settings"]
 def add_tls_options(group: Any) -> None:
     """Add them to an argument group; their names are nbdkit's."""
     group.add_argument(
-        "--tls", type=TlsMode, choices=list(TlsMode), metavar="off|on|require",
+        "--tls", choices=[mode.value for mode in TlsMode], metavar="off|on|require",
         help="whether clients may or must speak TLS (default on with credentials, else off)",
     )  # fmt: skip
     group.add_argument(
@@ -33,7 +33,7 @@ def add_tls_options(group: Any) -> None:
 def tls_settings(arguments: argparse.Namespace, written: TlsSettings) -> TlsSettings:
     """Let what stands on the command line replace what a file says."""
     return TlsSettings(
-        written.mode if arguments.tls is None else arguments.tls,
+        written.mode if arguments.tls is None else TlsMode(arguments.tls),
         arguments.tls_certificates or written.certificates,
         arguments.tls_verify_peer or written.verify_peer,
         arguments.tls_psk or written.psk,

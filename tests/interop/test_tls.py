@@ -191,6 +191,12 @@ def test_new_certificates_are_read_upon_sighup(pki, image, tmp_path):
         run("nbdinfo", tcp_uri(server, tmp_path / "other"))
 
 
+def test_a_mode_there_is_not_names_those_there_are(image):
+    done = run_nbdserve("--tls=bogus", "file", image)
+    assert done.returncode == 2
+    assert "choose from 'off', 'on', 'require'" in done.stderr
+
+
 def test_keys_that_were_shared_before(image, tmp_path):
     """Python's ssl has them from 3.13 on; before, there is one clear line."""
     keys = tmp_path / "keys.psk"
