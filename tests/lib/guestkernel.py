@@ -11,6 +11,7 @@ INIT = Path(__file__).with_name("guest-init.sh")
 
 _MODULES = (
     "virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi", "sd_mod", "isofs", "button", "evdev",
+    "virtio_console",
 )  # fmt: skip
 
 _BANNER = """#!/bin/sh

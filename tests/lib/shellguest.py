@@ -2,7 +2,8 @@
 
 Debian's cloud kernel, busybox, and this machine's own sshd with the libraries it needs, all in an
 initramfs. It obeys its command line: `guest.ip=ADDRESS/BITS` for its card, `guest.deaf` to ignore
-the power button, `guest.key=TYPE:BASE64` of the one who may log in as root.
+the power button, `guest.key=TYPE:BASE64` of the one who may log in as root, `guest.agent` to have
+QEMU's guest agent answer on its channel, `guest.dhcp` to ask for an address.
 """
 
 import gzip
@@ -27,16 +28,27 @@ given() {{ tr ' ' '\\n' < /proc/cmdline | sed -n "s/^guest\\.$1=//p"; }}
 pressed() {{ echo GUEST-BUTTON; poweroff -f; }}
 ip link set lo up
 if [ -n "$(given ip)" ]; then ip link set eth0 up; ip addr add "$(given ip)" dev eth0; fi
+grep -q guest.dhcp /proc/cmdline && ip link set eth0 up && udhcpc -q -n -i eth0 -s /bin/leased
 if [ -n "$(given key)" ]; then
   given key | tr ':' ' ' > /home/.ssh/authorized_keys
   ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/key
   /usr/sbin/sshd -f /etc/ssh/sshd_config
+fi
+if grep -q guest.agent /proc/cmdline; then
+  for port in /sys/class/virtio-ports/*; do
+    grep -q guest_agent $port/name || continue
+    qemu-ga -d -m virtio-serial -p /dev/${{port##*/}} -t /run -f /run/ga
+  done
 fi
 for button in /dev/input/event*; do
   grep -q guest.deaf /proc/cmdline || (head -c 24 $button > /dev/null && pressed) &
 done
 echo {READY}
 while :; do setsid cttyhack sh; done
+"""
+
+_LEASED = """#!/bin/sh
+[ "$1" = bound ] && ip addr add "$ip/$mask" dev "$interface"
 """
 
 _SSHD = """HostKey /etc/ssh/key
@@ -71,7 +83,9 @@ def shell_guest(folder: Path, cache: Path) -> tuple[Path, Path]:
         shutil.copy(module, tree / "lib/modules" / module.name)
     (tree / "lib/modules/order").write_text("".join(f"{m.name}\n" for m in order))
     (tree / "init").write_text(_INIT)
-    (tree / "init").chmod(0o755)
+    (tree / "bin/leased").write_text(_LEASED)
+    for name in ("init", "bin/leased"):
+        (tree / name).chmod(0o755)
     _sshd(tree)
     initrd = folder / "shellguest.initrd"
     initrd.write_bytes(_archive(tree))
@@ -80,14 +94,16 @@ def shell_guest(folder: Path, cache: Path) -> tuple[Path, Path]:
 
 
 def _sshd(tree: Path) -> None:
-    """Copy sshd, and what makes its host key, with all they load."""
-    for program in (Path("/usr/sbin/sshd"), Path("/usr/bin/ssh-keygen")):
+    """Copy sshd, what makes its host key, and the guest agent, with all they load."""
+    for name in ("/usr/sbin/sshd", "/usr/bin/ssh-keygen", "/usr/sbin/qemu-ga"):
+        program = Path(name)
         loaded = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
         for path in {program, *map(Path, re.findall(r"(/\S+)", loaded))}:
             target = tree / str(path)[1:]
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
-    shutil.copy(tree / "usr/bin/ssh-keygen", tree / "bin/ssh-keygen")
+    for name in ("usr/bin/ssh-keygen", "usr/sbin/qemu-ga"):
+        (tree / name).rename(tree / "bin" / Path(name).name)
     (tree / "etc/ssh/sshd_config").write_text(_SSHD)
     (tree / "etc/passwd").write_text(
         "root::0:0:root:/home:/bin/sh\nsshd:x:100:100::/run/sshd:/bin/false\n"

@@ -26,6 +26,7 @@ from minicloud.domain.xml import domain_xml
 from minicloud.model.guest import GuestKind, Origin
 from minicloud.model.inventory import Bus, Template, VirtType
 from shellguest import READY, shell_guest
+from waiting import eventually
 
 LONG = 240  # seconds for a guest to boot on a machine that is busy
 ESCAPE = b"\x1d"
@@ -35,6 +36,10 @@ host = "{address}"
 user = "root"
 key = "{key}"
 """
+
+NETWORK = """<network><name>leases</name><bridge name='virbr9'/>
+<ip address='10.98.0.1' prefix='24'><dhcp><range start='10.98.0.9' end='10.98.0.9'/></dhcp></ip>
+</network>"""
 
 NBD = """[nbd]
 address = "{address}"
@@ -87,14 +92,14 @@ def minicloud(lab, export_server, tmp_path, monkeypatch):
 def define(lab, shell):
     """Define a guest on a node; with a disk it is a pet that minicloud made."""
 
-    def make(name, *words, node=1, disk=False, ip=None, run=True):
+    def make(name, *words, node=1, disk=False, ip=None, run=True, network="bridge:vmbr0"):
         kernel, initrd = shell
         key = lab.key.with_suffix(".pub").read_text().split()
         cmdline = ["console=ttyS0", "panic=-1", "quiet", f"guest.key={key[0]}:{key[1]}", *words]
         cmdline += [f"guest.ip={ip}"] if ip else []
         template = Template(
             name="shell", image=("/none",), memory=200 << 20, vcpus=1, bus=Bus.VIRTIO,
-            network="bridge:vmbr0", kernel=str(kernel), initrd=str(initrd),
+            network=network, kernel=str(kernel), initrd=str(initrd),
             cmdline=" ".join(cmdline),
         )  # fmt: skip
         origin = Origin(
@@ -291,6 +296,33 @@ def test_a_guest_is_reached_by_ssh_through_its_node(define, minicloud, seat, lab
     wait_until_ready(seat, "web").close()
     status, document, _ = minicloud("ssh", *login, "--address", address, "web", "true")
     assert (status, document["stderr"].count("CHANGED")) == (0, 0)
+
+
+def test_a_guest_agent_tells_the_addresses_before_anybody_has_heard_of_them(define, minicloud, lab):
+    address = f"{lab.hub.address.rpartition('.')[0]}.102"
+    define("agented", "guest.agent", ip=f"{address}/24")
+    eventually(lambda: minicloud("ip", "agented")[0] == 0, within=LONG)
+    _, document, _ = minicloud("ip", "agented")
+    [found] = document["addresses"]
+    assert (found["address"], found["prefix"], found["interface"]) == (address, 24, "eth0")
+    assert found["sources"] == ["agent"]
+    _, document, _ = minicloud("info", "agented")
+    assert "agent" in json.dumps(document)
+    [listed] = minicloud("list")[1]["guests"]
+    assert (listed["ip"], listed["ip_source"]) == (address, "agent")
+
+
+def test_the_lease_of_a_network_of_libvirts_own_tells_the_address(define, minicloud, lab):
+    lab.nodes[1].run(["virsh", "net-create", "/dev/stdin"], NETWORK)
+    try:
+        define("leased", "guest.dhcp", network="network:leases")
+        eventually(lambda: minicloud("ip", "leased")[0] == 0, within=LONG)
+        _, document, _ = minicloud("ip", "leased")
+        [found] = document["addresses"]
+        assert (found["address"], found["prefix"]) == ("10.98.0.9", 24)
+        assert found["sources"][0] == "lease"
+    finally:
+        lab.nodes[1].run(["virsh", "net-destroy", "leases"])
 
 
 def test_a_guests_screen_is_at_a_port_of_this_machine(define, minicloud):
