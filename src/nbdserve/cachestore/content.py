@@ -81,10 +81,10 @@ class Content:
         self._house = asyncio.Lock()
         self._refreshing = asyncio.Lock()
         self._closed = False
+        self._given_up = False
         self._unsynced: set[int] = set()
         self._fetching: dict[int, asyncio.Future[None]] = {}
         self._asked = time.monotonic()
-
         self._load()
 
     def _load(self) -> None:
@@ -277,7 +277,7 @@ class Content:
 
     async def refresh(self) -> None:
         """See what another process has added, and take over from it if it is gone."""
-        if not self.writable:
+        if not self.writable and not self._given_up:
             async with self._refreshing:  # who comes second waits for what the first has read
                 await self._refresh()
 
@@ -293,6 +293,11 @@ class Content:
         for number in changed:
             if self._states[number] != _DATA:  # what was verified here stays right
                 self._map.put(number, ChunkState(self.files.claims.kinds[number]))
+
+    def give_up(self) -> None:
+        """Add nothing more, for the disk has failed; nor take over again what we hold already."""
+        self._given_up = True
+        self.writable = False
 
     # Dropping
 
@@ -332,12 +337,9 @@ class Content:
         log.log(
             logging.DEBUG if self.damaged else logging.WARNING,
             "cached data is damaged and will be read from below again; check the disk "
-            "file=%s offset=%d chunks=%d: %s",
-            self._data.path,
-            numbers[0] * self.chunk,
-            len(numbers),
-            exc.strerror if exc else "checksums differ",
-        )
+            "file=%s offset=%d chunks=%d: %s", self._data.path, numbers[0] * self.chunk,
+            len(numbers), exc.strerror if exc else "checksums differ",
+        )  # fmt: skip
         self.damaged += len(numbers)
         for number in numbers:
             self._map.put(number, ChunkState.ABSENT)
@@ -364,7 +366,7 @@ class Content:
                 "the disk of the cache fails, nothing more is kept; check it file=%s: %s",
                 self._data.path, exc.strerror,
             )  # fmt: skip
-            self.writable = False
+            self.give_up()
             # the kernel may have dropped what it could not write
             await self.evict({number >> _GROUP_SHIFT for number in unsynced})
 

@@ -4,12 +4,16 @@ For each image `NAME.data` (`nbdserve.cachestore.chunkfile`) and `NAME.map`
 (`nbdserve.cachestore.claims`), where the name is made of the image's identity, so that whoever
 serves the same image finds the same files. The file `lock` is locked (flock) while files come, go
 or shrink: to open or to evict, never to read or to add. All methods block.
+
+Invariant: what has another name is not ours. It is neither counted nor removed, for an operator may
+name a folder that holds other things too.
 """
 
 import contextlib
 import errno
 import fcntl
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +25,7 @@ __all__ = ["Folder"]
 _DATA: Final = ".data"
 _MAP: Final = ".map"
 _NAME: Final = 32  # hex digits: 128 bits
+_OURS: Final = re.compile(rf"([0-9a-f]{{{_NAME}}})({re.escape(_DATA)}|{re.escape(_MAP)})")
 _REMEDIES: Final = {
     errno.EACCES: "let this user write there",
     errno.EPERM: "let this user write there",
@@ -74,7 +79,8 @@ class Folder:
 
     def names(self) -> list[str]:
         """List the images that have files here."""
-        return sorted(path.stem for path in self.path.glob(f"*{_DATA}"))
+        found = (_OURS.fullmatch(path.name) for path in self.path.iterdir())
+        return sorted(name[1] for name in found if name is not None and name[2] == _DATA)
 
     def data(self, name: str) -> Path:
         """Return the file of chunks of an image."""
@@ -85,11 +91,15 @@ class Folder:
         return self.path / f"{name}{_MAP}"
 
     def usage(self) -> int:
-        """Return the bytes that all images take on disk (stat(2), st_blocks)."""
+        """Return the bytes that all images take on disk (stat(2), st_blocks).
+
+        Raises:
+            OSError: the folder cannot be looked into.
+        """
         total = 0
         with os.scandir(self.path) as entries:
             for entry in entries:
-                if entry.name.endswith((_DATA, _MAP)):
+                if _OURS.fullmatch(entry.name):
                     with contextlib.suppress(FileNotFoundError):
                         total += entry.stat(follow_symlinks=False).st_blocks * 512
         return total

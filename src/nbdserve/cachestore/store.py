@@ -205,14 +205,26 @@ class Store:
             async with self._changing:
                 # whoever was here before may have done it already
                 if self._lacks(length) > 0 or self._added > self.bound // _STEP:
-                    await self._trim(length)
+                    try:
+                        await self._trim(length)
+                    except OSError as exc:
+                        self._warn(
+                            "the folder of the cache cannot be looked into, nothing more is kept; "
+                            "restore it, and open the exports again path=%s: %s",
+                            self.path, exc.strerror,
+                        )  # fmt: skip
+                        return False
         return self._lacks(length) <= 0
 
     def _lacks(self, length: int) -> int:
         return self.used + self._reserved + length - self.bound
 
     async def _trim(self, length: int) -> None:
-        """Measure the folder, and evict from it until there is room for `length` and some more."""
+        """Measure the folder, and evict from it until there is room for `length` and some more.
+
+        Raises:
+            OSError: the folder cannot be looked into; it may have been removed.
+        """
         if not await self._try_lock():
             return
         try:
@@ -258,7 +270,8 @@ class Store:
             empty = not one.stored
             one.close()
             if empty:
-                self._folder.remove(one.name)
+                with contextlib.suppress(OSError):  # the others are to be closed all the same
+                    self._folder.remove(one.name)
 
     def _may_lend(self, length: int) -> bool:
         """Half of the bound at most is lent and so unmovable; the rest goes on being a cache."""
@@ -267,22 +280,26 @@ class Store:
 
     async def _failed(self, content: Content, exc: OSError) -> None:
         """A write to the cache failed: make do with less, and say so once."""
-        level = logging.DEBUG if self._warned else logging.WARNING
-        self._warned = True
         if exc.errno not in FULL:
-            content.writable = False
-            log.log(
-                level, "cache cannot be written, nothing more of this image is kept; check the "
-                "disk file=%s: %s", content.files.data.path, exc.strerror,
+            content.give_up()
+            self._warn(
+                "cache cannot be written, nothing more of this image is kept; check the disk "
+                "file=%s: %s", content.files.data.path, exc.strerror,
             )  # fmt: skip
             return
-        self.used = await run_io(self._folder.usage)
+        with contextlib.suppress(OSError):  # then what was known of it has to do
+            self.used = await run_io(self._folder.usage)
         self._room = self.used - self.used // _SLACK
-        log.log(
-            level, "no room left for the cache, it makes do with what it has; make room, or give "
-            "less size= path=%s used=%d size=%d: %s",
+        self._warn(
+            "no room left for the cache, it makes do with what it has; make room, or give less "
+            "size= path=%s used=%d size=%d: %s",
             self.path, self.used, min(self._bounds, default=0), exc.strerror,
         )  # fmt: skip
+
+    def _warn(self, text: str, *facts: object) -> None:
+        """Say once what is wrong with the cache, and only for who looks for it after that."""
+        log.log(logging.DEBUG if self._warned else logging.WARNING, text, *facts)
+        self._warned = True
 
     # Keeping house
 

@@ -87,15 +87,21 @@ async def test_a_disk_that_cannot_be_read_is_read_around(folder, caplog):
 
 
 async def test_a_disk_that_fails_to_write_is_one_warning_and_no_error(folder, caplog, monkeypatch):
+    tried = []
+
     def broken(file, offset, data):
+        tried.append(offset)
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
+    monkeypatch.setattr("nbdserve.cachestore.content._ASK_AGAIN", 0)
     async with cached(folder) as made:
         await made.layer.read(0, CHUNK)
         monkeypatch.setattr("nbdserve.cachestore.chunkfile.ChunkFile.write", broken)
         assert await made.everything() == WORDS
+        await made.layer.cache(0, SIZE)
         assert await made.everything() == WORDS
         assert not made.layer.status()["writable"]
+    assert len(tried) == 1, "it is left alone from then on"
     assert len(warnings(caplog)) == 1
     assert "nothing more of this image is kept" in caplog.text
 
