@@ -288,10 +288,34 @@ def test_sigterm_ends_the_captive_command(tmp_path):
         os.kill(int(pid.read_text()), 0)
 
 
+def test_a_captive_command_that_will_not_end_is_killed_when_asked_again(tmp_path):
+    pid = tmp_path / "pid"
+    command = f"trap '' TERM; echo $$ > {pid}.new; mv {pid}.new {pid}; while :; do sleep 0.1; done"
+    process = subprocess.Popen(
+        nbdserve_argv("-U", tmp_path / "s", "null", "1M", "--run", command),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    eventually(pid.exists)
+    process.terminate()
+    while "asked to stop" not in process.stderr.readline():
+        assert process.poll() is None
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    process.stderr.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_run_sees_an_ipv6_address_in_brackets():
+    done = run_nbdserve("-i", "::1", "-p", "0", "null", "1M", "--run", 'echo "$uri|$nbd|$port"')
+    uri, nbd, port = done.stdout.strip().split("|")
+    assert uri == nbd == f"nbd://[::1]:{port}"
+
+
 def test_sockets_passed_by_systemd_are_used_and_not_handed_on(tmp_path):
     """LISTEN_FDS, as sd_listen_fds(3) has it; the manager's own file is left alone."""
     path = tmp_path / "s"
-    argv = nbdserve_argv("null", "1M", "--run", "nbdinfo --size $uri; echo [$LISTEN_FDS]")
+    argv = nbdserve_argv("null", "1M", "--run", "nbdinfo --size $uri; echo [$LISTEN_FDS] $nbd")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
@@ -307,7 +331,7 @@ def test_sockets_passed_by_systemd_are_used_and_not_handed_on(tmp_path):
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False,
             pass_fds=[fd],
         )  # fmt: skip
-    assert done.stdout == "1048576\n[]\n", done
+    assert done.stdout == f"1048576\n[] nbd:unix:{path}\n", done
     assert path.exists()
 
 

@@ -58,6 +58,7 @@ def assert_one_line(done, status, *parts):
         (["--config", "x", "--description", "y"], ["--config brings its own exports"]),
         (["--unix-owner", "no-such-user", "--unix", "-", "null", "1M"], ["no-such-user", "USER"]),
         (["--unix", "/" + "x" * 200, "null", "1M"], ["longer than 107 bytes"]),
+        (["--bind", "a..b", "null", "1M"], ["a..b", "no host name", "--bind"]),
         (["--unix-mode", "9", "--unix", "-", "null", "1M"], ["octal mode"]),
         (["--unix-mode=-1", "--unix", "-", "null", "1M"], ["octal mode"]),
         (["--unix-mode", "77777", "--unix", "-", "null", "1M"], ["octal mode"]),
@@ -66,6 +67,20 @@ def assert_one_line(done, status, *parts):
 )
 def test_what_is_wrong_as_written_is_status_2(words, parts):
     assert_one_line(run_nbdserve(*words), 2, *parts)
+
+
+def test_a_private_socket_in_too_long_a_folder_is_status_2_and_leaves_nothing(tmp_path):
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    done = run_nbdserve("-U", "-", "null", "1M", env={**os.environ, "TMPDIR": str(folder)})
+    assert_one_line(done, 2, "longer than 107 bytes", "TMPDIR")
+    assert not list(folder.iterdir())
+
+
+def test_a_pid_file_without_a_name_is_status_1(tmp_path):
+    done = run_nbdserve("-P", "", "-U", "-", "null", "1M", cwd=tmp_path)
+    assert_one_line(done, 1, "cannot write the pid file")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_file_is_status_1(tmp_path):

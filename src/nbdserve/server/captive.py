@@ -5,17 +5,17 @@ where it stands and nothing has to be quoted twice. Its meaning is nbdkit's (nbd
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote
 
 __all__ = ["captive_environment", "run_captive"]
 
 
 def captive_environment(
-    *, uri: str, unix_path: Path | None, host: str, port: int | None, export: str
+    *, uri: str, unix_path: Path | None, port: int | None, export: str
 ) -> Mapping[str, str]:
     """Make the variables a captive command sees.
 
@@ -23,10 +23,9 @@ def captive_environment(
         uri: the export's; nbd: the same in the form qemu takes everywhere; unixsocket and port:
         empty where there is none; exportname.
     """
+    nbd = uri
     if unix_path is not None:
         nbd = f"nbd:unix:{unix_path}" + (f":exportname={export}" if export else "")
-    else:
-        nbd = f"nbd://{host}:{port}" + (f"/{quote(export, safe='')}" if export else "")
     return {
         "uri": uri,
         "nbd": nbd,
@@ -36,10 +35,12 @@ def captive_environment(
     }
 
 
-async def run_captive(command: str, environment: Mapping[str, str]) -> int:
+async def run_captive(
+    command: str, environment: Mapping[str, str], *, at_once: asyncio.Event
+) -> int:
     """Run a shell command to its end; return its exit status, or 128 + the signal that ended it.
 
-    Cancelling sends it SIGTERM and waits for it.
+    Cancelling sends it SIGTERM and waits for it, until `at_once` is set: then SIGKILL.
     """
     process = await asyncio.create_subprocess_shell(command, env={**os.environ, **environment})
     try:
@@ -47,6 +48,18 @@ async def run_captive(command: str, environment: Mapping[str, str]) -> int:
     except asyncio.CancelledError:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
-            await process.wait()
+            await _end(process, at_once)
         raise
     return 128 - status if status < 0 else status
+
+
+async def _end(process: asyncio.subprocess.Process, at_once: asyncio.Event) -> None:
+    """Wait for a command that was asked to end, as long as there is time for that."""
+    ended = asyncio.ensure_future(process.wait())
+    hurried = asyncio.ensure_future(at_once.wait())
+    await asyncio.wait({ended, hurried}, return_when=asyncio.FIRST_COMPLETED)
+    hurried.cancel()
+    if not ended.done():
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    await ended

@@ -98,6 +98,8 @@ def _listen_tcp(wanted: TcpListener) -> list[Listener]:
         )
     except OSError as exc:
         raise DeviceError(f"{wanted.host}: {exc.strerror}; check --bind", exc.errno) from exc
+    except UnicodeError as exc:  # of the idna codec: an empty label, or one over 63 bytes
+        raise ConfigError(f"{wanted.host!r} is no host name; check --bind") from exc
     listeners: list[Listener] = []
     missing = None
     for family, _, _, _, address in dict.fromkeys(found):
@@ -139,11 +141,10 @@ def _listen_unix(wanted: UnixListener) -> Listener:
     if path is None:
         folder = Path(tempfile.mkdtemp(prefix="nbdserve-"))
         path = folder / "nbd.sock"
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise ConfigError(f"socket path {path} is longer than {_LONGEST_PATH} bytes; shorten it")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     bound = False
     try:
+        _check_length(path, "set TMPDIR to a shorter folder" if folder else "shorten it")
         _make_way(path)
         bound = _bind(sock, path)
         _give_rights(path, wanted)
@@ -162,6 +163,11 @@ def _listen_unix(wanted: UnixListener) -> Listener:
                 exc.errno,
             ) from exc
         raise
+
+
+def _check_length(path: Path, remedy: str) -> None:
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise ConfigError(f"socket path {path} is longer than {_LONGEST_PATH} bytes; {remedy}")
 
 
 def _bind(sock: socket.socket, path: Path) -> bool:

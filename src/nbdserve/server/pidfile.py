@@ -23,7 +23,7 @@ def pid_file(path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh = path.parent / f".{path.name}.{os.getpid()}"  # with_name would refuse "" and "/"
     text = f"{os.getpid()}\n"
     try:
         fresh.write_text(text)

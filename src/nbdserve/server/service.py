@@ -236,7 +236,8 @@ async def _until_stopped(
         if settings.run is None:
             await stop.told.wait()
         else:
-            captive = run_captive(settings.run, _environment(listeners[0], _first(names)))
+            environment = _environment(listeners[0], _first(names))
+            captive = run_captive(settings.run, environment, at_once=stop.told_again)
             ended: int | None = await stop.unless_told(captive, default=None)
             status = stop.status if ended is None else ended
         notifier.notify("STOPPING=1", "STATUS=draining")
@@ -282,14 +283,13 @@ async def _drain(service: Service, deadline: float, stop: Stop) -> None:
 
 
 def _environment(listener: Listener, export: str) -> dict[str, str]:
+    address = listener.sock.getsockname()  # of a Unix socket bytes, if it is abstract
     unix = listener.sock.family == socket.AF_UNIX
-    address = ("", None) if unix else listener.sock.getsockname()[:2]
     return dict(
         captive_environment(
             uri=listener.uri(export),
-            unix_path=listener.path if unix else None,
-            host=address[0],
-            port=address[1],
+            unix_path=Path(address) if isinstance(address, str) else None,
+            port=None if unix else address[1],
             export=export,
         )
     )
