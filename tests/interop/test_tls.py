@@ -164,6 +164,13 @@ def test_who_may_speak_tls_need_not(pki, image):
         assert b"with TLS" in run("nbdinfo", uri(server, pki / "client")).stdout
 
 
+def test_a_captive_command_is_told_that_only_tls_is_spoken(required):
+    options = [*required, "--bind", "127.0.0.1", "--port", "0"]
+    done = run_nbdserve(*options, "null", "1M", "--run", 'echo "$uri|$nbd|$port"')
+    uri, nbd, port = done.stdout.strip().split("|")
+    assert uri == nbd == f"nbds://127.0.0.1:{port}", done.stderr
+
+
 def test_exclusive_exports_are_handed_over_as_ever(pki, required, image, tmp_path):
     config = tmp_path / "nbdserve.toml"
     config.write_text(
@@ -195,6 +202,19 @@ def test_a_mode_there_is_not_names_those_there_are(image):
     done = run_nbdserve("--tls=bogus", "file", image)
     assert done.returncode == 2
     assert "choose from 'off', 'on', 'require'" in done.stderr
+
+
+def test_a_key_with_a_passphrase_is_told_and_never_asked_for(pki, image, tmp_path):
+    folder = shutil.copytree(pki / "server", tmp_path / "encrypted")
+    key = folder / "server-key.pem"
+    encrypt = ("certtool", "--to-p8", "--pkcs-cipher", "aes-256", "--password", "secret")
+    run(*encrypt, "--load-privkey", key, "--outfile", folder / "new")
+    (folder / "new").replace(key)
+    assert "ENCRYPTED" in key.read_text()
+    done = run_nbdserve("--tls=require", "--tls-certificates", folder, "file", image)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert f"{key}: it is encrypted; store it without a passphrase" in done.stderr
 
 
 def test_keys_that_were_shared_before(image, tmp_path):
