@@ -20,8 +20,8 @@ def captive_environment(
     """Make the variables a captive command sees.
 
     Returns:
-        uri: the export's; nbd: the same in the form qemu takes everywhere; unixsocket and port:
-        empty where there is none; exportname.
+        uri: the export's; nbd: the same, of a Unix socket in a form that qemu takes everywhere and
+        that cannot ask for TLS; unixsocket and port: empty where there is none; exportname.
     """
     nbd = uri
     if unix_path is not None:
