@@ -264,9 +264,12 @@ class XzBlocks:
             for number in waiting:
                 await self._look_at(number)
 
-        async with asyncio.TaskGroup() as group:  # a round trip for each would add up
-            for _ in thin[:_LOOKS]:
-                group.create_task(look())
+        try:
+            async with asyncio.TaskGroup() as group:  # a round trip for each would add up
+                for _ in thin[:_LOOKS]:
+                    group.create_task(look())
+        except ExceptionGroup as failed:  # a device broke its contract
+            raise failed.exceptions[0] from None
 
     def _may_be_empty(self, number: int) -> bool:
         if self._loaded[number] or self._short.is_zero(number):

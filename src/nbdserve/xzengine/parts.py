@@ -13,7 +13,7 @@ from nbdserve.ranges import Piece
 from nbdserve.xzengine.held import Held
 from nbdserve.xzengine.unpacking import MemorySink, Unpacking
 
-__all__ = ["Parts"]
+__all__ = ["Part", "Parts"]
 
 
 class Parts:
@@ -27,31 +27,34 @@ class Parts:
     def __init__(self, memory: BlockCache[int, Held], *, early: bool) -> None:
         self._memory = memory
         self._early = early
-        self._parts: dict[int, _Part] = {}
+        self._parts: dict[int, Part] = {}
         self._distrusted: set[int] = set()
 
-    def begin(self, block: XzBlock) -> MemorySink:
-        """Return where the data of a block goes that is decoded from now on."""
-        part = self._parts[block.number] = _Part(block.size)
-        return part.sink
+    def begin(self, block: XzBlock) -> "Part":
+        """Return where the data of a block goes that is loaded from now on, and how far it is.
 
-    def publish(self, unpacking: Unpacking) -> None:
+        A load that nobody waits for any more may still be ending when the next one of its block
+        begins: what is served is the newer one's from here on.
+        """
+        part = self._parts[block.number] = Part(block)
+        return part
+
+    def publish(self, part: "Part", unpacking: Unpacking) -> None:
         """Serve what has come; while no step of the decoder is running."""
-        number = unpacking.block.number
-        part = self._parts[number]
-        if self._early and number not in self._distrusted and unpacking.proven > part.proven:
+        trusted = self._early and part.number not in self._distrusted
+        if trusted and unpacking.proven > part.proven:
             part.proven = unpacking.proven
-            self._memory.nudge(number)
+            self._memory.nudge(part.number)
 
-    def end(self, number: int) -> None:
-        """Serve nothing more of a block; no harm if it was not begun."""
-        self._parts.pop(number, None)
+    def end(self, part: "Part") -> None:
+        """Serve nothing more of it."""
+        if self._parts.get(part.number) is part:
+            del self._parts[part.number]
 
-    def fail(self, number: int) -> int:
+    def fail(self, part: "Part") -> int:
         """Note that a block is corrupt; tell how many bytes of it, from its start, were served."""
-        self._distrusted.add(number)
-        part = self._parts.get(number)
-        return 0 if part is None else part.served
+        self._distrusted.add(part.number)
+        return part.served
 
     async def arrival(self, piece: Piece, claim: Claim[int, Held]) -> Held:
         """Wait until a piece of a block that was claimed may be served.
@@ -71,13 +74,14 @@ class Parts:
         return Held(zeroed_buffer(part.size) if data is None else data)
 
 
-class _Part:
-    """A block that is being decoded: bytes from its start that may be served, and that were."""
+class Part:
+    """One load of a block: bytes from its start that may be served, and that were."""
 
-    __slots__ = ("proven", "served", "sink", "size")
+    __slots__ = ("number", "proven", "served", "sink", "size")
 
-    def __init__(self, size: int) -> None:
-        self.sink = MemorySink(size)
-        self.size = size
+    def __init__(self, block: XzBlock) -> None:
+        self.number = block.number
+        self.size = block.size
+        self.sink = MemorySink(block.size)
         self.proven = 0
         self.served = 0

@@ -21,7 +21,7 @@ from nbdserve.threads import run_cpu
 from nbdserve.xzengine.held import Held
 from nbdserve.xzengine.intake import INTAKE
 from nbdserve.xzengine.packed import PackedBlocks
-from nbdserve.xzengine.parts import Parts
+from nbdserve.xzengine.parts import Part, Parts
 from nbdserve.xzengine.spill import Spill
 from nbdserve.xzengine.turns import Turns
 from nbdserve.xzengine.twins import Twins, digest_of
@@ -152,22 +152,23 @@ class ShortBlocks:
 
     async def _load(self, number: int) -> tuple[Weighed[Held]]:
         block = self._index.block(number)
+        part = self.parts.begin(block)
         try:
-            return (await self._decode(block),)
+            return (await self._decode(block, part),)
         except CorruptDataError as exc:
             self._on_corrupt(number, exc)
-            _tell_of(exc, self.parts.fail(number))
+            _tell_of(exc, self.parts.fail(part))
             raise
         finally:
-            self.parts.end(number)
+            self.parts.end(part)
 
-    async def _decode(self, block: XzBlock) -> Weighed[Held]:
+    async def _decode(self, block: XzBlock, part: Part) -> Weighed[Held]:
         if self.comes_alone(block.number):
-            return await self._unpack_stream(block)
+            return await self._unpack_stream(block, part)
         packed = await self._packed.whole(block)
         await self._spill.settle()
         if not self._twins.may_have_one(block):
-            return await self._unpack(block, packed)
+            return await self._unpack(block, packed, part.sink)
         digest = await run_cpu(digest_of, block, packed)
         while (first := self._twins.first_with(digest, block.number)) != block.number:
             same = await self._same_as(block.number, first)
@@ -176,7 +177,7 @@ class ShortBlocks:
                 return same
             self._twins.withdraw(digest, first)
         try:
-            return await self._unpack(block, packed)
+            return await self._unpack(block, packed, part.sink)
         except BaseException:
             self._twins.withdraw(digest, block.number)
             raise
@@ -198,20 +199,18 @@ class ShortBlocks:
             return None
         return Weighed(held, len(held.data))
 
-    async def _unpack_stream(self, block: XzBlock) -> Weighed[Held]:
-        sink = self.parts.begin(block)
-        unpacking = Unpacking(block, sink, memlimit=self._memlimit)
+    async def _unpack_stream(self, block: XzBlock, part: Part) -> Weighed[Held]:
+        unpacking = Unpacking(block, part.sink, memlimit=self._memlimit)
         async with self._packed.intake(block) as intake:
             await self._spill.settle()  # while the first bytes are on their way
             while not unpacking.verified:
                 if unpacking.is_hungry:
                     unpacking.give(await intake.take())
                 await self._step(unpacking)
-                self.parts.publish(unpacking)
-        return self._keep(unpacking, sink)
+                self.parts.publish(part, unpacking)
+        return self._keep(unpacking, part.sink)
 
-    async def _unpack(self, block: XzBlock, packed: memoryview) -> Weighed[Held]:
-        sink = MemorySink(block.size)
+    async def _unpack(self, block: XzBlock, packed: memoryview, sink: MemorySink) -> Weighed[Held]:
         unpacking = Unpacking(block, sink, memlimit=self._memlimit)
         unpacking.give((packed,))
         while not unpacking.verified:

@@ -86,3 +86,11 @@ async def test_holes_are_looked_for_all_over_the_image_at_once(chain):
     await gate.waiting(4)
     gate.release()
     assert await asked == [(200_000, DATA), (200_000, ZERO_HOLE)] * 4
+
+
+async def test_a_source_that_breaks_its_contract_is_told_of_as_it_is(chain):
+    part = noise(200_000) + bytes(200_000)
+    made = await chain(xz(part * 4, "--block-size=200000"))
+    made.faults.fail("read", error=ZeroDivisionError("a bug"), times=None)
+    with pytest.raises(ZeroDivisionError):
+        await made.layer.extents(0, 4 * len(part))

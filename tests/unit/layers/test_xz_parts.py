@@ -136,6 +136,21 @@ async def test_who_leaves_before_anything_came_ends_the_load(chain, monkeypatch)
     assert not made.layer._blocks._short.memory.in_flight
 
 
+async def test_who_comes_while_an_abandoned_load_is_ending_is_served(chain, monkeypatch):
+    image = prose(4 * MIB)
+    packed = xz(image)
+    made = await chain(packed)
+    slow = Slow(made, monkeypatch)
+    first = asyncio.create_task(made.layer.read(3 * MIB, 10))
+    slow.allow(len(packed) // 4)
+    await settle()
+    first.cancel()
+    second = asyncio.create_task(made.layer.read(MIB, 10))
+    await settle()
+    slow.allow(2 * len(packed))
+    assert await second == image[MIB:][:10]
+
+
 async def test_all_of_it_is_right_in_any_step(chain):
     image = prose(MIB) + bytes(MIB) + noise(MIB) + prose(MIB, 3)
     made = await chain(xz(image, "--block-size=2MiB"))
