@@ -26,7 +26,7 @@ class Intake:
     Args:
         stream: where the bytes come from; closed at the end.
         length: how many it brings.
-        limit: bytes that may lie untaken before no more are received.
+        limit: bytes that may lie untaken before no more are received; with 0 one piece at a time.
         moved: called when bytes have come or were taken, and when no more will come.
     """
 
@@ -40,7 +40,7 @@ class Intake:
     ) -> None:
         self._stream = stream
         self._missing = length
-        self._limit = limit
+        self._limit = max(1, limit)
         self._moved = moved
         self._pieces: deque[bytes | memoryview] = deque()
         self._size = 0

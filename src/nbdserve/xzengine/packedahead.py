@@ -97,7 +97,7 @@ class PackedAhead:
                 return
             length = self._length(self._wanted[-1])
             room = self._room(length)
-            if room < min(length, self._limit // 2):
+            if room <= 0 or room < min(length, self._limit // 2):
                 return
             self._start(self._wanted.pop(), min(length, room))
 

@@ -8,7 +8,7 @@ import pytest
 from nbdserve.errors import SourceUnavailableError
 from nbdserve.extents import DATA, ZERO_HOLE
 from nbdserve.xzengine import blocks
-from xz_chain import chains, noise, read_all, settle, xz
+from xz_chain import Slow, chains, noise, read_all, settle, xz
 
 BLOCK = 64 << 10
 
@@ -94,3 +94,11 @@ async def test_a_source_that_breaks_its_contract_is_told_of_as_it_is(chain):
     made.faults.fail("read", error=ZeroDivisionError("a bug"), times=None)
     with pytest.raises(ZeroDivisionError):
         await made.layer.extents(0, 4 * len(part))
+
+
+async def test_a_cache_of_nothing_serves_a_reader_in_order(chain, monkeypatch):
+    image = uneven(16)
+    made = await chain(xz(image, f"--block-size={BLOCK}"), cache=0)
+    Slow(made, monkeypatch).allow(2 * len(image))  # in pieces, as from a network
+    async with asyncio.timeout(30):
+        await read_blocks(made, image, range(16))

@@ -44,6 +44,15 @@ async def test_it_receives_ahead_up_to_its_bound_and_on_when_they_are_taken():
     assert stream.closed
 
 
+async def test_with_no_room_it_receives_piece_by_piece():
+    stream = Stream([b"ab", b"cd"])
+    async with Intake(stream(), 4, limit=0) as intake, asyncio.timeout(30):
+        await turns()
+        assert stream.given == 1
+        assert await intake.take() == [b"ab"]
+        assert await intake.take() == [b"cd"]
+
+
 async def test_a_failure_comes_after_what_came_before_it():
     stream = Stream([b"ab"], SourceUnavailableError("away"))
     async with Intake(stream(), 100, limit=100) as intake:
