@@ -7,6 +7,7 @@ there before is there still.
 import contextlib
 import errno
 import os
+import secrets
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -45,9 +46,11 @@ class OutputFile:
         self.path = Path(os.path.realpath(path))
         self._force = force
         self._refuse_what_is_there()
-        self._fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        # the name is nobody else's: not that of a process with this pid in another container, and
+        # no link that somebody put there
+        self._fresh = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             self._fd = os.open(self._fresh, flags, mode)
         except OSError as exc:
             raise self._failure(exc) from exc

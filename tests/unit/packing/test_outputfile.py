@@ -1,6 +1,7 @@
 """The file is there whole or not at all, and nothing lies beside it."""
 
 import os
+import secrets
 
 import pytest
 
@@ -63,6 +64,28 @@ def test_force_replaces_only_when_all_is_written(tmp_path):
         output.commit()
     assert path.read_text() == "new"
     assert names(tmp_path) == ["out"]
+
+
+def test_two_of_one_process_id_do_not_mix(tmp_path):
+    """As of two containers that share a folder."""
+    path = tmp_path / "out"
+    with OutputFile(path, force=True) as one, OutputFile(path, force=True) as other:
+        one.write([b"one"])
+        other.write([b"another"])
+        one.commit()
+        assert path.read_text() == "one"
+        other.commit()
+    assert path.read_text() == "another"
+    assert names(tmp_path) == ["out"]
+
+
+def test_what_lies_beside_it_is_not_followed_or_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "guessed")
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / ".out.guessed.part").symlink_to("victim")
+    with pytest.raises(DeviceError, match="cannot be written"):
+        OutputFile(tmp_path / "out", force=True)
+    assert (tmp_path / "victim").read_text() == "precious"
 
 
 def test_a_symbolic_link_stays_one(tmp_path):
