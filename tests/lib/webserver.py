@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -65,11 +66,13 @@ class WebServer:
     _open: int = 0
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
+    tls: ssl.SSLContext | None = None
+
     def url(self, path: str = "disk.img") -> str:
-        return f"http://127.0.0.1:{self.port}/{path}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/{path}"
 
     async def start(self) -> None:
-        self.server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self.server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

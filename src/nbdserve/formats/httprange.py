@@ -21,7 +21,11 @@ __all__ = [
     "transient_status",
 ]
 
-_CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d+)-(\d+)|\*)/(\d+|\*)", re.IGNORECASE)
+_NUMBER = r"[0-9]{1,19}"  # more digits are no size; thousands would be int()'s own error
+_CONTENT_RANGE = re.compile(
+    rf"bytes\s+(?:({_NUMBER})-({_NUMBER})|\*)/({_NUMBER}|\*)", re.IGNORECASE
+)
+_SECONDS = re.compile(_NUMBER)
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _FIRST_WAIT = 0.1  # seconds; a mirror that hiccups has recovered by then
 _LONGEST_WAIT = 10.0
@@ -62,14 +66,21 @@ class Entity:
         return self.last_modified
 
     def difference(self, other: "Entity") -> str | None:
-        """Say how another answer is of another version; None if it may be the same."""
+        """Say how another answer is of another version; None if it is of this one.
+
+        An answer need not repeat each validator (RFC 9110, section 15.3.7), but one that confirms
+        none, of a version that has some, could be of any version.
+        """
         if self.etag and other.etag and self.etag != other.etag:
             return f"ETag {self.etag} -> {other.etag}"
         if self.last_modified and other.last_modified and self.last_modified != other.last_modified:
             return f"Last-Modified {self.last_modified} -> {other.last_modified}"
         if self.size != other.size:
             return f"size {self.size} -> {other.size}"
-        return None
+        if (self.etag and other.etag) or (self.last_modified and other.last_modified):
+            return None
+        pinned = f"ETag {self.etag}" if self.etag else f"Last-Modified {self.last_modified}"
+        return f"{pinned} -> none" if self.etag or self.last_modified else None
 
 
 def parse_content_range(value: str | None) -> ContentRange | None:
@@ -98,11 +109,11 @@ def parse_retry_after(value: str | None, now: float | None = None) -> float | No
     """
     if not value:
         return None
-    if value.strip().isdigit():
+    if _SECONDS.fullmatch(value.strip()):
         return float(value)
     try:
         then = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # a zone of days, say
         return None
     return max(0.0, then.timestamp() - (time.time() if now is None else now))
 

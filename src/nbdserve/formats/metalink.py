@@ -4,6 +4,7 @@ Source: RFC 5854. The text comes from elsewhere, so the parser takes no document
 that expand to gigabytes or name local files are refused before anything is expanded.
 """
 
+import re
 from dataclasses import dataclass
 from xml.parsers import expat
 
@@ -14,6 +15,7 @@ MAX_SIZE = 1 << 20
 
 _NAMESPACE = "urn:ietf:params:xml:ns:metalink"
 _LAST_PRIORITY = 999_999  # section 4.2.16.1: the highest number there is
+_NUMBER = re.compile(r"[0-9]{1,19}")  # more digits are no size of a file
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -121,8 +123,8 @@ class _Reader:
 
     def _take(self, place: list[str], text: str) -> None:
         if place == ["size"]:
-            if not (text.isascii() and text.isdigit()):
-                raise MetalinkError(f"the size of {self._name!r} is {text!r}")
+            if not _NUMBER.fullmatch(text):
+                raise MetalinkError(f"the size of {self._name!r} is {text[:40]!r}")
             self._size = int(text)
         elif place == ["hash"] and self._attributes.get("type", "").lower() == "sha-256":
             if len(text) != 64 or not _HEX.issuperset(text.lower()):
@@ -137,7 +139,7 @@ class _Reader:
 
 def _priority(attributes: dict[str, str]) -> int:
     text = attributes.get("priority", "")
-    return int(text) if text.isascii() and text.isdigit() else _LAST_PRIORITY
+    return int(text) if _NUMBER.fullmatch(text) else _LAST_PRIORITY
 
 
 def _refuse_doctype(*_: object) -> None:

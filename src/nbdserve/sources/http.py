@@ -20,11 +20,12 @@ from nbdserve.sources.httplisting import Listing, read_listing
 from nbdserve.sources.httpmirror import Mirror, Pinned
 from nbdserve.sources.httpmirrors import Mirrors
 from nbdserve.sources.httpopening import TAIL, Found, Opening
-from nbdserve.sources.httporigin import Origin, parse_url
+from nbdserve.sources.httporigin import Origin
 from nbdserve.sources.httpparams import HttpParams
 from nbdserve.sources.httpreader import Reader
 from nbdserve.sources.httpretry import FAILURES
 from nbdserve.sources.httpspool import Spool
+from nbdserve.sources.httpurl import parse_url
 from nbdserve.sources.httpverify import Verification
 
 __all__ = ["HttpSource"]
@@ -147,10 +148,10 @@ class HttpSource(Device):
             await self._verification.close()
         if self._check is not None:
             self._check.close()
-        for mirror in self._mirrors or ():
-            await mirror.origin.close()
         if self._spool is not None:
             self._spool.close()
+        for mirror in self._mirrors or ():
+            await mirror.origin.close()
         log.debug(
             "http closed url=%s requests=%d received=%d retries=%d",
             self._pinned_at,
@@ -183,7 +184,8 @@ class HttpSource(Device):
             if found.whole is None:
                 break
             try:
-                await self._take_whole(found)
+                size = await self._take_whole(found)
+                opening.hold_size(found.mirror, size)
             except FAILURES as exc:
                 opening.failed(found.mirror, exc)
             else:
@@ -207,8 +209,8 @@ class HttpSource(Device):
         self._tail = found.tail
         self._pinned_at = found.mirror.name
 
-    async def _take_whole(self, found: Found) -> None:
-        """Download the file, from a server that knows no ranges."""
+    async def _take_whole(self, found: Found) -> int:
+        """Download the file, from a server that knows no ranges; return its size."""
         assert found.whole is not None
         async with found.whole:
             self._spool = self._spool or Spool(self._params.download_dir, found.mirror.name)
@@ -217,6 +219,7 @@ class HttpSource(Device):
             await self._spool.verify(self._sha256)
         self._pin(found)
         self._entity = Entity.of(found.whole.headers, self._spool.size)
+        return self._spool.size
 
     # Reading
 

@@ -24,6 +24,7 @@ _REMEDY = {
     401: "give user= and password-file=, or bearer-file=",
     403: "give credentials (user=, bearer-file=), or a fresh signed URL",
     404: "check the URL",
+    407: "put the proxy's user and password into http_proxy=",
     410: "check the URL",
 }
 _PUSHED_BACK = frozenset({429, 503})
@@ -31,8 +32,11 @@ _PUSHED_BACK = frozenset({429, 503})
 
 def check_range(
     response: aiohttp.ClientResponse, origin: Origin, entity: Entity, offset: int, last: int
-) -> None:
+) -> int:
     """Take an answer to `bytes=offset-last` only if it is that, of the pinned version.
+
+    Returns:
+        The byte after the last that it brings; it may be less than was asked for.
 
     Raises:
         TransientError: another try may succeed.
@@ -63,6 +67,7 @@ def check_range(
             f"{response.headers.get('Content-Range', 'no Content-Range')!r}; "
             "the server is at fault"
         )
+    return found.end + 1
 
 
 def check_encoding(response: aiohttp.ClientResponse, origin: Origin) -> None:

@@ -1,7 +1,7 @@
 """Whether another mirror holds what was opened, looked at before its first byte is used.
 
 Validators cannot be compared between servers: each makes its own ETags, and dates are the copy's.
-So the size is compared, and the last 64 KiB byte by byte, where formats keep what differs from
+So the size is compared, and the last 12 KiB byte by byte, where formats keep what differs from
 one release to the next (the index of xz, the backup table of GPT). What else may differ, only the
 hash of the whole file tells.
 """

@@ -161,7 +161,7 @@ class Gate:
 
     def _helps(self, slot: Slot, owner: object) -> bool:
         """Whether `owner` could go on if this place were free."""
-        return self._count(owner) < self._most[owner] or slot.owner is owner
+        return self._count(owner) < self._most.get(owner, 0) or slot.owner is owner
 
     def _wake(self) -> None:
         for low in (False, True):
@@ -180,7 +180,8 @@ class Gate:
             limit = max(1, limit // 2)
             if any(not f.done() and not is_low for f, _, is_low in self._waiting):
                 return False
-        return self.in_flight < limit and self._count(owner) < self._most[owner]
+        most = self._most.get(owner, 0)  # none for one that has left
+        return self.in_flight < limit and self._count(owner) < most
 
     def _count(self, owner: object) -> int:
         return sum(slot.owner is owner for slot in self._slots)

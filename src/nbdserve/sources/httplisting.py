@@ -1,6 +1,7 @@
 """What the operator says of a file before it is asked for: its addresses, size and hash."""
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from nbdserve.sources.httpanswer import refuse_status
 from nbdserve.sources.httporigin import Origin
 from nbdserve.sources.httpparams import HttpParams
 from nbdserve.sources.httpretry import FAILURES, Tries
+from nbdserve.sources.httpurl import parse_url, redacted
 from nbdserve.threads import run_io
 
 __all__ = ["Listing", "read_listing"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +57,32 @@ async def _combine(params: HttpParams) -> Listing:
         raise ConfigError(
             f"the metalink says {file.sha256} for {file.name!r}", table="source http", key="sha256"
         )
-    found = tuple(url for url in file.urls if url not in params.url)
+    found = tuple(url for url in file.urls if url not in params.url and _is_sound(url))
     if not params.url and not found:
         raise _refused(params.metalink, "it names no http:// or https:// URL")
     return Listing(params.url, found, file.size, params.sha256 or file.sha256)
 
 
+def _is_sound(url: str) -> bool:
+    """Tell whether one of a metalink's addresses can be used; the others stand in for it."""
+    try:
+        parse_url(url)
+    except ConfigError as exc:
+        log.warning("http metalink names what is no URL, it is left out: %s", exc)
+        return False
+    return True
+
+
 async def _read_metalink(place: str, params: HttpParams) -> MetalinkFile:
     if place.startswith(("http://", "https://")):
-        data = await _download(place, params)
+        try:
+            async with asyncio.timeout(params.deadline):
+                data = await _download(place, params)
+        except TimeoutError as exc:
+            raise SourceUnavailableError(
+                f"http: {redacted(place)}: not all came within deadline={params.deadline:g}s; "
+                "the server is slow or away"
+            ) from exc
     else:
         data = await run_io(_read, place)
     try:
@@ -72,7 +93,7 @@ async def _read_metalink(place: str, params: HttpParams) -> MetalinkFile:
 
 
 def _refused(place: str, reason: str) -> ConfigError:
-    return ConfigError(f"{place}: {reason}", table="source http", key="metalink")
+    return ConfigError(f"{redacted(place)}: {reason}", table="source http", key="metalink")
 
 
 def _read(place: str) -> bytes:

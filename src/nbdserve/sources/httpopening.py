@@ -16,7 +16,7 @@ from typing import Final
 import aiohttp
 
 from nbdserve.errors import DeviceError, SourceUnavailableError
-from nbdserve.formats.httprange import Entity, parse_content_range
+from nbdserve.formats.httprange import Entity, parse_content_range, transient_status
 from nbdserve.sources.httpanswer import check_encoding, refuse_status
 from nbdserve.sources.httpbudget import Budget, BudgetSpentError
 from nbdserve.sources.httpcheck import read_body
@@ -133,7 +133,9 @@ class Opening:
         if isinstance(exc, BudgetSpentError):
             raise exc
         self.retries += 1
-        if isinstance(exc, aiohttp.ClientConnectorError):  # nothing was ever there: no waiting
+        refused = isinstance(exc, aiohttp.ClientHttpProxyError) and not transient_status(exc.status)
+        # nothing was ever there: no waiting
+        if refused or isinstance(exc, aiohttp.ClientConnectorError):
             told = (
                 f"http: {mirror.name}: {cause_of(exc)}; check the URL, the server and the network"
             )
@@ -164,12 +166,28 @@ class Opening:
         if found is None:  # no suffix ranges, or no ranges at all: the first byte tells
             response = await self._get(mirror, "bytes=0-0")
             found = await self._read_range_or_whole(mirror, response)
-        if self._size is not None and found.whole is None and found.entity.size != self._size:
+        try:
+            if found.whole is None:
+                self.hold_size(mirror, found.entity.size)
+            elif found.whole.content_length is not None:
+                self.hold_size(mirror, found.whole.content_length)
+        except OtherContentError:
+            if found.whole is not None:
+                found.whole.close()
+            raise
+        return found
+
+    def hold_size(self, mirror: Mirror, size: int) -> None:
+        """Hold the size a mirror's file has against what it must have.
+
+        Raises:
+            OtherContentError: it is another.
+        """
+        if self._size is not None and size != self._size:
             raise OtherContentError(
-                f"http: {mirror.name}: it has {found.entity.size} bytes, the metalink says "
+                f"http: {mirror.name}: it has {size} bytes, the metalink says "
                 f"{self._size}; the mirror is stale, or the metalink is"
             )
-        return found
 
     async def _get(self, mirror: Mirror, asked: str) -> aiohttp.ClientResponse:
         self._budget.take_request()

@@ -5,21 +5,20 @@ A redirect is followed when the file is opened and its target remembered; when t
 to the origin they were given for, and never to the target of a redirect elsewhere.
 """
 
-import base64
 from collections.abc import Mapping
-from pathlib import Path
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
 
-from nbdserve import __version__
 from nbdserve.errors import ConfigError, DeviceError
+from nbdserve.sources.httpcredentials import RequestHeaders, request_headers
 from nbdserve.sources.httpgate import Gate
 from nbdserve.sources.httpparams import HttpParams
 from nbdserve.sources.httppool import Pool, PoolKey, join_pool, leave_pool
+from nbdserve.sources.httpproxy import Proxies
+from nbdserve.sources.httpurl import parse_url, redacted
 
-__all__ = ["Origin", "parse_url"]
+__all__ = ["Origin"]
 
 _CONNECT_TIMEOUT = 15.0
 _MOST_REDIRECTS = 10
@@ -41,15 +40,17 @@ class Origin:
 
     def __init__(self, text: str, params: HttpParams, owner: object, *, is_trusted: bool) -> None:
         self._params = params
-        self._url = parse_url(text)
+        url = parse_url(text)
+        self._user, self._password = url.user, url.password
+        self._url = url.with_user(None)
         self._owner = owner
         self._is_trusted = is_trusted
         self._target: URL | None = None
+        self._with_user: dict[URL, URL] = {}  # targets with a user, which an answer does not show
         self._key: PoolKey | None = None
         self._pool: Pool | None = None
-        self._secrets: dict[str, str] = {}
-        self._headers: dict[str, str] = {}
-        self._proxies: dict[URL, str | None] = {}
+        self._headers = RequestHeaders({}, {})
+        self._proxies = Proxies()
         self._timeout = aiohttp.ClientTimeout(
             total=None,
             connect=None,
@@ -60,8 +61,7 @@ class Origin:
     @property
     def name(self) -> str:
         """The address as messages show it: without credentials, which a query may be too."""
-        url = self._url.with_user(None)
-        return f"{url.with_query(None)}?…" if url.query_string else str(url)
+        return f"{self._url.with_query(None)}?…" if self._url.query_string else str(self._url)
 
     @property
     def is_redirected(self) -> bool:
@@ -82,13 +82,10 @@ class Origin:
         Raises:
             DeviceError: such a file cannot be read.
         """
-        self._headers = {
-            "User-Agent": f"nbdserve/{__version__}",
-            "Accept-Encoding": "identity",  # a range of a compressed answer means nothing
-            **dict(_parse_header(line) for line in self._params.header),
-        }
-        self._secrets = self._credentials()
-        secrets = frozenset(self._secrets.items())
+        self._headers = request_headers(
+            self._params, self._user, self._password, is_trusted=self._is_trusted
+        )
+        secrets = frozenset(self._headers.secret.items())
         key = PoolKey(self._params.insecure, self._params.cafile, secrets)
         self._pool = join_pool(key)
         self._key = key
@@ -108,15 +105,15 @@ class Origin:
         assert self._pool is not None
         url = self._target or self._url
         for _ in range(_MOST_REDIRECTS + 1):
-            own = {**self._headers, **headers}
+            own = {**self._headers.all, **headers}
             if url.origin() == self._url.origin():
-                own |= self._secrets
+                own |= self._headers.secret
             response = await self._pool.session.get(
                 url,
                 headers=own,
                 allow_redirects=False,
                 timeout=self._timeout,
-                proxy=self._proxy(url.origin()),
+                proxy=self._proxies.of(url.origin()),
             )
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
@@ -125,94 +122,30 @@ class Origin:
             url = self._redirected(url, location)
         raise DeviceError(f"http: {self.name}: redirected in a circle; check the URL")
 
-    def _proxy(self, origin: URL) -> str | None:
-        # looked up once: aiohttp's trust_env looks on every request, each time in two threads
-        if origin not in self._proxies:
-            host = f"{origin.host}:{origin.port}"
-            found = None if proxy_bypass(host) else getproxies().get(origin.scheme)
-            self._proxies[origin] = found
-        return self._proxies[origin]
-
     def _redirected(self, url: URL, location: str) -> URL:
         # by hand, since a client that follows redirects itself takes all headers along, and a
         # secret need not be called Authorization
         try:
-            return parse_url(str(url.join(URL(location, encoded=True))))
-        except (ValueError, ConfigError) as exc:
+            found = parse_url(str(url.join(URL(location, encoded=True))))
+        except (ValueError, ConfigError):
             raise DeviceError(
-                f"http: {self.name}: redirected to {location!r}, which is no http:// or https:// "
-                "URL; the server is at fault"
-            ) from exc
+                f"http: {self.name}: redirected to {redacted(location)!r}, which is no http:// or "
+                "https:// URL; the server is at fault"
+            ) from None
+        # at home the operator's own credentials are the ones that count
+        bare = found.with_user(None)
+        if found.origin() == self._url.origin():
+            return bare
+        if found.user is not None:
+            self._with_user[bare] = found
+        return found
 
     def remember(self, response: aiohttp.ClientResponse) -> None:
         """Go straight to where this answer came from from now on."""
         if response.url != self._url:
-            self._target = response.url
+            self._target = self._with_user.get(response.url, response.url)
 
     def forget(self) -> None:
         """Go to the operator's address again."""
         self._target = None
-
-    def _credentials(self) -> dict[str, str]:
-        given = self._params
-        found: dict[str, str] = {}
-        user, password = self._url.user, self._url.password
-        self._url = self._url.with_user(None)
-        if not self._is_trusted:
-            return _basic(user, password)
-        if given.header_file is not None:
-            lines = _read(given.header_file).splitlines()
-            found |= dict(_parse_header(line) for line in lines if line.strip())
-        if given.user is not None:
-            user = given.user
-        if given.password_file is not None:
-            password = _first_line(given.password_file)
-        if given.bearer_file is not None:
-            found["Authorization"] = f"Bearer {_first_line(given.bearer_file)}"
-        else:
-            found |= _basic(user, password)
-        return found
-
-
-def parse_url(text: str) -> URL:
-    """Parse an address as written.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    try:
-        url = URL(text, encoded=True)  # signed addresses must not be quoted anew
-        usable = url.scheme in ("http", "https") and url.host and url.port
-    except ValueError as exc:
-        raise ConfigError(f"{text!r} is no URL: {exc}", table="source http", key="url") from exc
-    if not usable:
-        raise ConfigError(f"{text!r} is no http:// or https:// URL", table="source http", key="url")
-    return url.with_fragment(None)
-
-
-def _basic(user: str | None, password: str | None) -> dict[str, str]:
-    if user is None:
-        return {}
-    pair = base64.b64encode(f"{user}:{password or ''}".encode()).decode()
-    return {"Authorization": f"Basic {pair}"}
-
-
-def _parse_header(line: str) -> tuple[str, str]:
-    name, colon, value = line.partition(":")
-    if not colon or not name.strip() or any(c in line for c in "\r\n\0"):
-        raise ConfigError("a header is written `Name: value`", table="source http", key="header")
-    return name.strip(), value.strip()
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError as exc:
-        raise DeviceError(f"http: {path}: {exc.strerror}; check the path", exc.errno) from exc
-
-
-def _first_line(path: Path) -> str:
-    lines = _read(path).splitlines()
-    if not lines:
-        raise DeviceError(f"http: {path} is empty; its first line is the secret")
-    return lines[0]
+        self._with_user.clear()

@@ -86,7 +86,10 @@ class HttpParams:
         PATH, default=None, help="file whose first line is a bearer token"
     )
     header: tuple[str, ...] = param(
-        TEXT, default=(), many=True, help="a header to send, `Name: value`"
+        TEXT,
+        default=(),
+        many=True,
+        help="a header to send, `Name: value`; Authorization and Cookie to their host only",
     )
     header_file: Path | None = param(
         PATH, default=None, help="file of headers to send, one a line, for secrets"

@@ -7,6 +7,7 @@ the error it is.
 
 import os
 import random
+import ssl
 import time
 from typing import NoReturn
 
@@ -34,6 +35,9 @@ class TransientError(Exception):
         self.retry_after = retry_after
         self.pushed_back = pushed_back
 
+
+_UNTRUSTED = frozenset({18, 19, 20, 21})  # X509_V_ERR_*: self-signed, or by a CA nobody knows
+_PROXY_REMEDY = {407: " (its user and password go into https_proxy=)"}
 
 FAILURES = (TransientError, aiohttp.ClientError, OSError)
 """What a try may end with, time-outs and device errors included (they are OSErrors)."""
@@ -100,10 +104,26 @@ class Tries:
 
 
 def cause_of(exc: Exception) -> str:
-    """Say why a try failed."""
+    """Say why a try failed; never with the address as it was written, which may be a secret."""
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered {exc.status} {exc.message}{_PROXY_REMEDY.get(exc.status, '')}"
+    if isinstance(exc, aiohttp.ClientResponseError):
+        return f"no HTTP answer ({' '.join(exc.message.split())[:120]})"
+    if isinstance(exc, aiohttp.InvalidURL):
+        return "an address that cannot be used"
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        return f"the certificate of {exc.host} port {exc.port} is refused: {_refusal(exc)}"
     if isinstance(exc, aiohttp.ClientConnectorError):
         return f"cannot connect to {exc.host} port {exc.port}: {_reason(exc.os_error)}"
     return str(exc) or type(exc).__name__
+
+
+def _refusal(exc: aiohttp.ClientConnectorCertificateError) -> str:
+    error = exc.certificate_error
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return str(error)
+    remedy = " (cafile= names a CA to trust)" if error.verify_code in _UNTRUSTED else ""
+    return f"{error.verify_message}{remedy}"
 
 
 def _reason(error: OSError) -> str:

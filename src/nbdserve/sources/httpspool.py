@@ -17,6 +17,7 @@ from nbdserve.errors import CorruptDataError, DeviceError, NoSpaceError
 from nbdserve.sources.httpbudget import Budget
 from nbdserve.sources.httpretry import TransientError
 from nbdserve.threads import run_cpu, run_io
+from nbdserve.unbroken import run_unbroken
 
 __all__ = ["Spool"]
 
@@ -47,23 +48,29 @@ class Spool:
             TransientError: the body ended early.
         """
         if self._fd < 0:
-            self._fd = await run_io(self._make)
+            self._fd = await run_unbroken(self._make, undo=os.close)
         expected = response.content_length
         log.info("http server knows no ranges, downloading url=%s bytes=%s", self._name, expected)
         self.size = 0
-        reported = 0
         budget.reserve(expected or 0)
-        async for chunk in response.content.iter_chunked(1 << 20):
-            budget.take_bytes(len(chunk), reserved=expected is not None)
-            await budget.pace()
-            await run_io(self._write, chunk)
-            self.size += len(chunk)
-            if self.size - reported >= _REPORT_EVERY:
-                reported = self.size
-                log.info("http downloading url=%s done=%d of=%s", self._name, self.size, expected)
+        left = expected or 0
+        try:
+            async for chunk in response.content.iter_chunked(1 << 20):
+                budget.take_bytes(len(chunk), reserved=expected is not None)
+                left -= len(chunk)
+                await budget.pace()
+                await run_unbroken(self._write, chunk)  # `close` comes after it, and not before
+                self._tell_of(len(chunk), expected)
+        finally:
+            if expected is not None:
+                budget.release(left)
         if expected is not None and self.size != expected:
-            budget.release(expected - self.size)
             raise TransientError(f"the download ended at {self.size} of {expected} bytes")
+
+    def _tell_of(self, length: int, expected: int | None) -> None:
+        before, self.size = self.size, self.size + length
+        if self.size // _REPORT_EVERY > before // _REPORT_EVERY:
+            log.info("http downloading url=%s done=%d of=%s", self._name, self.size, expected)
 
     async def verify(self, sha256: str) -> None:
         """Hold the whole file against its hash.

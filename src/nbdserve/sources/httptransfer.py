@@ -47,7 +47,7 @@ class Transfer:
         """Where the next bytes belong."""
         self.offset = offset
         """Where its first byte belongs."""
-        self._end = end
+        self._end = self._told = end  # asked for, and in the answer by its own Content-Range
         self._budget = budget
         self._check = check
         self._gate: Gate = mirror.origin.gate
@@ -165,7 +165,8 @@ class Transfer:
             headers["If-Range"] = entity.if_range
         response = await self.mirror.origin.get(headers)
         try:
-            check_range(response, self.mirror.origin, entity, self.offset, self._end - 1)
+            last = self._end - 1
+            self._told = check_range(response, self.mirror.origin, entity, self.offset, last)
         except BaseException:
             response.close()
             raise
@@ -175,9 +176,10 @@ class Transfer:
     def _took(self, chunk: bytes, waited: float, now: float) -> bytes:
         if not chunk:
             raise TransientError(f"the answer ended at {self.position}")
-        if self.position + len(chunk) > self._end:
+        if self.position + len(chunk) > self._told:
             raise CorruptDataError(
-                f"http: {self.mirror.name}: more bytes than asked for at {self.offset}"
+                f"http: {self.mirror.name}: more bytes than its answer said, at {self.offset}; "
+                "the server is at fault"
             )
         self.position += len(chunk)
         self._reserved -= len(chunk)

@@ -55,7 +55,11 @@ def test_retry_after_in_seconds_or_as_a_date(text, seconds):
         (Entity(1, None, "then"), Entity(1, None, "now"), "Last-Modified then -> now"),
         (Entity(1, None, None), Entity(2, None, None), "size 1 -> 2"),
         (Entity(1, '"a"', "then"), Entity(1, '"a"', "then"), None),
-        (Entity(1, '"a"', "then"), Entity(1, None, None), None),
+        (Entity(1, '"a"', "then"), Entity(1, None, "then"), None),
+        (Entity(1, '"a"', "then"), Entity(1, '"a"', None), None),
+        (Entity(1, '"a"', "then"), Entity(1, None, None), 'ETag "a" -> none'),
+        (Entity(1, None, "then"), Entity(1, None, None), "Last-Modified then -> none"),
+        (Entity(1, None, None), Entity(1, '"a"', "then"), None),
     ],
 )
 def test_a_difference_of_version_is_told(ours, theirs, part):

@@ -37,3 +37,16 @@ async def make():
     """Open http sources: `make(*urls, **params)`; they are closed at the end."""
     async with opened_sources() as opener:
         yield opener
+
+
+@pytest.fixture
+def opened(web, make):
+    """Open a source, and forget the requests that took."""
+
+    async def make_one(path="disk.img", *, forget=True, **given):
+        source = await make(web.url(path), **given)
+        if forget:
+            web.asked.clear()
+        return source
+
+    return make_one
