@@ -275,10 +275,12 @@ class BlockCache(Generic[K, V]):
         for flight in list(self._queue):
             self._finish(flight, asyncio.CancelledError())
         self._queue.clear()
-        tasks = [flight.task for flight in self._running if flight.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while self._running:
+            tasks = [flight.task for flight in self._running if flight.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # tasks that had ended are not waited for, but land only now
         self._entries.clear()
         self._held = 0
 

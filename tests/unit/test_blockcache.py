@@ -363,6 +363,24 @@ async def test_a_load_ahead_that_fails_is_told_to_nobody_and_tried_again(make):
     assert await cache.get(1, Loads().of(1), 1000) == "block 1"
 
 
+async def test_a_load_that_has_just_ended_leaves_nothing_in_a_closed_cache(make):
+    cache = make()
+    ready = asyncio.get_running_loop().create_future()
+
+    async def load():
+        await ready
+        return [Weighed("block", 1000)]
+
+    cache.start((1,), load, 1000)
+    await asyncio.sleep(0)
+    ready.set_result(None)
+    await asyncio.sleep(0)  # the task has ended, and the cache does not know it yet
+    assert cache.in_flight == 1
+    await cache.close()
+    await asyncio.sleep(0)
+    assert (cache.in_flight, cache.weight, len(cache)) == (0, 0, 0)
+
+
 async def test_close_ends_loads_and_readers(make):
     cache, gate = make(100, loads=1), Gate()
     loads = Loads(gate)
