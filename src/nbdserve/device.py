@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 Done = Callable[[Exception | None], None]
-"""Takes the outcome of a write that was begun: None, or what went wrong."""
+"""Takes the outcome of a read or write that was begun: None, or what went wrong."""
 
 _ZERO_CHUNK = 1 << 20  # default write_zeroes writes this much at a time: bounds memory, not speed
 _CACHE_CHUNK = 1 << 20
@@ -173,6 +173,22 @@ class Device(abc.ABC):
         Returns:
             True if `view` was filled; False if the caller must use `read_into` (`view` is then
             undefined).
+        """
+        return False
+
+    def begin_read(self, offset: int, view: memoryview, done: Done) -> bool:
+        """Begin a read that has to wait, if it needs no task of its own to be carried out.
+
+        Never blocks. What is begun cannot be cancelled; a caller that goes away lets go of `view`.
+
+        Args:
+            offset: where to read, in bytes.
+            view: filled, all of it; the device's until `done` is called.
+            done: called once on the event loop, never before this returns, with None or with what
+                `read_into` would have raised.
+
+        Returns:
+            False if nothing was begun: the caller must use `read_into`, and `done` is never called.
         """
         return False
 
@@ -330,7 +346,8 @@ class Passthrough(Layer):
     """A layer that leaves each byte where it is and forwards every operation unchanged.
 
     Constructed as `Passthrough(inner, params)`; a subclass overrides what it watches or slows. Not
-    forwarded are `write_nowait` and `flush_nowait`: they would go past what a subclass overrides.
+    forwarded are `begin_read`, `write_nowait` and `flush_nowait`: they would go past what a
+    subclass overrides.
     """
 
     @property

@@ -15,6 +15,7 @@ FLOORS = [
         "datafile",
         "hotwrites",
         "device",
+        "iouring",
         "formats",
         "params",
         "protocol",

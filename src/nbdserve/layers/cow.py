@@ -164,6 +164,13 @@ class CowLayer(Layer):
         if cold:
             await run_io(self._read_cold, cold)
 
+    def begin_read(self, offset: int, view: memoryview, done: Done) -> bool:
+        """Only what was never written is begun: it is the base's alone."""
+        first, stop = self._clusters.touched(offset, len(view))
+        if not self._clusters.is_all(ClusterState.BASE, first, stop):
+            return False
+        return self.inner.begin_read(offset, view, done)
+
     def file_range(self, offset: int, length: int) -> FileRange | None:
         first, stop = self._clusters.touched(offset, length)
         if self._clusters.is_all(ClusterState.BASE, first, stop):

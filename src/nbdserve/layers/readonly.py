@@ -7,7 +7,7 @@ refused here until someone lets it through.
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
-from nbdserve.device import Capability, Device, DeviceInfo, FileRange, Layer, NoParams
+from nbdserve.device import Capability, Device, DeviceInfo, Done, FileRange, Layer, NoParams
 from nbdserve.errors import ReadOnlyError
 from nbdserve.extents import Extent
 
@@ -47,6 +47,9 @@ class ReadonlyLayer(Layer):
 
     def read_into_nowait(self, offset: int, view: memoryview) -> bool:
         return self.inner.read_into_nowait(offset, view)
+
+    def begin_read(self, offset: int, view: memoryview, done: Done) -> bool:
+        return self.inner.begin_read(offset, view, done)
 
     def stream(self, offset: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
         return self.inner.stream(offset, length)

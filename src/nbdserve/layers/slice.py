@@ -72,6 +72,9 @@ class SliceLayer(Layer):
     def read_into_nowait(self, offset: int, view: memoryview) -> bool:
         return self.inner.read_into_nowait(self._offset + offset, view)
 
+    def begin_read(self, offset: int, view: memoryview, done: Done) -> bool:
+        return self.inner.begin_read(self._offset + offset, view, done)
+
     def stream(self, offset: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
         return self.inner.stream(self._offset + offset, length)
 

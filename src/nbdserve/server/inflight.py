@@ -19,7 +19,7 @@ from nbdserve.protocol.messages import Request
 from nbdserve.protocol.replies import Replies
 from nbdserve.server import slabs
 from nbdserve.server.limits import Limits
-from nbdserve.server.operations import Buffers, perform
+from nbdserve.server.operations import Buffers, perform, read_into, read_reply
 
 __all__ = ["InFlight"]
 
@@ -84,9 +84,21 @@ class InFlight:
         """Carry out a validated request other than DISC in a task of its own."""
         self.count += 1
         self._bytes += _cost(request)
-        task = self._loop.create_task(self._carry_out(request))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._start(request, None)
+
+    def read(self, request: Request) -> None:
+        """Carry out a validated READ of some bytes, without a task if the device can."""
+        self.count += 1
+        self._bytes += request.length
+        view = memoryview(bytearray(request.length))
+        done = functools.partial(self._read, request, view)
+        try:
+            begun = self._device.begin_read(request.offset, view, done)
+        except Exception as exc:  # noqa: BLE001 -- as in `write`
+            done(exc)
+            return
+        if not begun:
+            self._start(request, view)
 
     def write(self, request: Request) -> None:
         """Carry out a validated WRITE, without a task if the device can."""
@@ -99,7 +111,7 @@ class InFlight:
         done = functools.partial(self._written, request)
         try:
             begun = self._device.write_nowait(request.offset, payload, fua=fua, done=done)
-        except Exception as exc:  # noqa: BLE001 -- MemoryError, of a disk in memory
+        except Exception as exc:  # noqa: BLE001 -- MemoryError, of a disk in memory, say
             done(exc)
             return
         if not begun:
@@ -130,7 +142,7 @@ class InFlight:
     async def cancel(self) -> None:
         """Cancel what is under way, wait for its end, and drop the answers.
 
-        A write that was begun without a task goes on; its device waits for it when it is closed.
+        What was begun without a task goes on; its device waits for it when it is closed.
         """
         self._cancelled = True
         for task in self._tasks:
@@ -142,9 +154,17 @@ class InFlight:
             self._delivery = None
         self._answers.clear()
 
-    async def _carry_out(self, request: Request) -> None:
+    def _start(self, request: Request, view: memoryview | None) -> None:
+        task = self._loop.create_task(self._carry_out(request, view))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry_out(self, request: Request, view: memoryview | None) -> None:
         try:
-            reply = await perform(self._device, request, self._replies)
+            if view is None:
+                reply = await perform(self._device, request, self._replies)
+            else:
+                reply = await read_into(self._device, request, view, self._replies)
         except asyncio.CancelledError:  # only by `cancel`: nobody counts any more
             raise
         except Exception as exc:  # noqa: BLE001 -- whatever a device raises is that request's answer
@@ -152,6 +172,11 @@ class InFlight:
         else:
             self._give_back(request)
         self._ended(request, reply)
+
+    def _read(self, request: Request, view: memoryview, error: Exception | None) -> None:
+        if not self._cancelled:
+            failed = error and (self._failed(request, error),)
+            self._ended(request, failed or read_reply(request, view, self._replies))
 
     def _written(self, request: Request, error: Exception | None) -> None:
         if error is None:

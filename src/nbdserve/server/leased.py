@@ -26,6 +26,9 @@ class LeasedDevice(Passthrough):
         self._lease = lease
         self._tenant = tenant
 
+    def begin_read(self, offset: int, view: memoryview, done: Done) -> bool:
+        return self.inner.begin_read(offset, view, done)
+
     async def write(self, offset: int, data: memoryview, *, fua: bool) -> None:
         async with self._writing():
             await self.inner.write(offset, data, fua=fua)

@@ -13,7 +13,7 @@ from nbdserve.protocol.constants import Command, CommandFlag
 from nbdserve.protocol.messages import Request
 from nbdserve.protocol.replies import Replies
 
-__all__ = ["Buffers", "perform", "read_reply"]
+__all__ = ["Buffers", "perform", "read_into", "read_reply"]
 
 Buffers = Sequence[bytes | memoryview]
 
@@ -50,12 +50,18 @@ def _is_zero(view: memoryview) -> bool:
     return all(_ZEROES.startswith(view[at : at + step]) for at in range(0, len(view), step))
 
 
+async def read_into(
+    device: Device, request: Request, view: memoryview, replies: Replies
+) -> Buffers:
+    """Carry out a validated READ of some bytes, into `view`, and return its reply."""
+    await device.read_into(request.offset, view)
+    return read_reply(request, view, replies)
+
+
 async def _read(device: Device, request: Request, replies: Replies) -> Buffers:
-    view = memoryview(bytearray(request.length))
-    if request.length:
-        await device.read_into(request.offset, view)
-        return read_reply(request, view, replies)
-    return (replies.done(request),)
+    if not request.length:
+        return (replies.done(request),)
+    return await read_into(device, request, memoryview(bytearray(request.length)), replies)
 
 
 async def _write(device: Device, request: Request, replies: Replies) -> Buffers:

@@ -244,7 +244,7 @@ class Transmission:
                 filled += length
                 continue
             if length > slabs.SLAB_SIZE:
-                in_flight.start(request)
+                in_flight.read(request)
                 continue
             if slab is None or used + length > slabs.SLAB_SIZE:
                 slab, used = slabs.take(), 0
@@ -255,7 +255,7 @@ class Transmission:
                 used += length
                 filled += length
             else:
-                in_flight.start(request)
+                in_flight.read(request)
         self._used = used
         self._filled += filled
         self._send(batch)

@@ -1,13 +1,14 @@
 """The `file` source: a disk image or a block device of this machine.
 
 Hot data is read on the event loop by preadv(RWF_NOWAIT), which never waits for the disk, and
-written there where that takes no waiting either; all else goes to the I/O threads. A write with FUA
+written there where that takes no waiting either; cold reads go to the kernel's ring (io_uring) or,
+like all else, to the I/O threads. A write with FUA
 is a write and a share in the next fdatasync, not a synchronous write of its own (RWF_DSYNC): a
 failed sync must be told to all who rely on it, and of two syncs at once the kernel tells only one.
 
 Invariant: a call that has begun in a thread is waited for, cancelled or not. Given up, a write
 could land on top of a later one, or in whatever file is opened under the same number next. Reads
-alone may be given up: all they can do is fill a buffer that nobody looks at any more.
+in threads alone may be given up: all they can do is fill a buffer that nobody looks at any more.
 """
 
 import errno
@@ -23,9 +24,9 @@ from nbdserve.hotwrites import HotWrites
 from nbdserve.overlay.groupcommit import GroupCommit
 from nbdserve.overlay.writebatch import WriteBatch
 from nbdserve.params import BOOLEAN, PATH, param
+from nbdserve.sources.coldreads import ColdReads
 from nbdserve.sources.imagefile import ImageFile
 from nbdserve.sources.openfile import Opened, open_image
-from nbdserve.sources.readbatch import ReadBatch
 from nbdserve.unbroken import run_unbroken
 
 __all__ = ["FileParams", "FileSource"]
@@ -71,7 +72,7 @@ class FileSource(Device):
         self._fd = -1
         self._nowait = True
         self._commit = GroupCommit(self._sync)
-        self._reads = ReadBatch(self._read, self._prefetch)
+        self._reads = ColdReads(self._read, self._prefetch)
         self._writes = WriteBatch(self._write, self._commit.add)
         self._hot: HotWrites | None = None  # of what is not written, nothing is hot
 
@@ -90,12 +91,14 @@ class FileSource(Device):
             undo=lambda opened: opened.image.close(),
         )
         self._fd = opened.image.fd
+        self._reads.open(self._fd)
         self._hot = HotWrites(self._fd) if opened.writable else None
         self._info = DeviceInfo(opened.image.size, _BLOCK_SIZE, _capabilities(opened))
 
     async def close(self) -> None:
         await self._writes.close()
         await self._commit.close()
+        await self._reads.close()
         self._fd = -1
         await run_unbroken(self._image.close)
 
@@ -113,6 +116,10 @@ class FileSource(Device):
 
     async def read_into(self, offset: int, view: memoryview) -> None:
         await self._reads(offset, view)
+
+    def begin_read(self, offset: int, view: memoryview, done: Done) -> bool:
+        self._reads.add(offset, view, done)
+        return True
 
     def file_range(self, offset: int, length: int) -> FileRange | None:
         return FileRange(self._fd, offset)

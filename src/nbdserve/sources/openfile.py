@@ -95,6 +95,7 @@ def _cannot_open(path: Path, exc: OSError) -> DeviceError:
 
 def _measured(path: Path, fd: int) -> ImageFile:
     found = os.fstat(fd)
+    os.set_blocking(fd, True)  # only the opening must not wait
     if stat.S_ISREG(found.st_mode):
         return ImageFile(path, fd, found.st_size)
     if stat.S_ISBLK(found.st_mode):

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from nbdserve.device import Done
 from nbdserve.threads import io_pool
 
 __all__ = ["ReadBatch", "runs"]
@@ -26,10 +27,10 @@ _PATIENCE = 0.0005  # seconds until what is there is answered
 class _Read(NamedTuple):
     offset: int
     view: memoryview
-    done: asyncio.Future[None]
+    done: Done
 
 
-_Outcome = tuple[asyncio.Future[None], Exception | None]
+_Outcome = tuple[Done, Exception | None]
 
 
 class ReadBatch:
@@ -49,18 +50,11 @@ class ReadBatch:
         self._jobs = 0
         self._start: asyncio.Handle | None = None
 
-    async def __call__(self, offset: int, view: memoryview) -> None:
-        """Fill all of `view`. Cancelling gives the read up; its thread may still fill `view`.
-
-        Raises:
-            Exception: what the read raised.
-        """
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+    def add(self, offset: int, view: memoryview, done: Done) -> None:
+        """Begin to fill all of `view`; `done` is called once on the loop, later."""
         self._gathered.append(_Read(offset, view, done))
         if self._start is None:
-            self._start = loop.call_soon(self._start_jobs)
-        await done
+            self._start = asyncio.get_running_loop().call_soon(self._start_jobs)
 
     def _start_jobs(self) -> None:
         self._start = None
@@ -86,8 +80,7 @@ class ReadBatch:
         for read in batch:
             error = None
             try:
-                if not read.done.cancelled():
-                    self._read(read.offset, read.view)
+                self._read(read.offset, read.view)
             except Exception as exc:  # noqa: BLE001 -- it is told to the one it concerns
                 error = exc
             outcomes.append((read.done, error))
@@ -137,9 +130,4 @@ def _tell(loop: asyncio.AbstractEventLoop, outcomes: Sequence[_Outcome]) -> None
 
 def _settle(outcomes: Sequence[_Outcome]) -> None:
     for done, error in outcomes:
-        if done.done():
-            continue
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
+        done(error)

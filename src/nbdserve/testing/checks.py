@@ -32,13 +32,22 @@ async def read_slowly(device: Device, part: Range) -> bytes:
 
 
 async def check_bytes(device: Device, model: Model, part: Range) -> None:
-    """Read a range both ways and compare it with what it must hold."""
+    """Read a range all ways and compare it with what it must hold."""
     complaint = model.complaint(part.offset, await read_slowly(device, part))
     assert complaint is None, complaint
     buffer = bytearray(b"\x5a") * part.length
     if device.read_into_nowait(part.offset, memoryview(buffer)):
         complaint = model.complaint(part.offset, bytes(buffer))
         assert complaint is None, f"without waiting: {complaint}"
+    buffer = bytearray(b"\xa5") * part.length
+    outcome: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+    if device.begin_read(part.offset, memoryview(buffer), outcome.set_result):
+        assert not outcome.done(), "done is called later"
+        error = await outcome
+        complaint = str(error) if error else model.complaint(part.offset, bytes(buffer))
+        assert complaint is None, f"without a task: {complaint}"
+    else:
+        assert not outcome.done(), "what was not begun is not told of"
 
 
 async def check_extents(device: Device, part: Range) -> None:

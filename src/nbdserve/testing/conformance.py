@@ -138,6 +138,9 @@ class DeviceConformance:
         for offset in (0, device.info.size):
             await device.read_into(offset, memoryview(bytearray()))
             assert device.read_into_nowait(offset, memoryview(bytearray())) in {True, False}
+            outcome: asyncio.Future[Exception | None] = asyncio.Future()
+            if device.begin_read(offset, memoryview(bytearray()), outcome.set_result):
+                assert await outcome is None
             await device.cache(offset, 0)
             assert [piece async for piece in device.stream(offset, 0)] == []
             if can & Capability.WRITE:

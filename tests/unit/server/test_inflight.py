@@ -1,6 +1,7 @@
 """What is under way: bounds, and answers that leave together."""
 
 import asyncio
+import errno
 
 import pytest
 
@@ -50,6 +51,60 @@ async def test_those_that_end_together_are_answered_together(make):
     device.gate.set()
     await turns_until(lambda: in_flight.is_idle)
     assert [len(group) for group in answers] == [10]  # a header and the bytes, five times
+
+
+class Beginning(GatedDevice):
+    """A device that begins reads without a task, and ends them when the test says so."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun = []
+        self.error = None
+
+    def begin_read(self, offset, view, done):
+        if self.error is not None:
+            raise self.error
+        self.begun.append(done)
+        view[:] = self.data[offset : offset + len(view)]
+        return True
+
+
+async def test_reads_begun_without_a_task_are_answered_when_they_end(make):
+    device = Beginning()
+    in_flight, answers = make(device)
+    for _ in range(3):
+        in_flight.read(read(512))
+    assert in_flight.count == 3
+    device.begun[2](None)
+    device.begun[0](OSError(errno.EIO, "gone"))
+    await turns_until(lambda: answers)
+    ((header, data, failure),) = answers
+    assert (header[:8], data) == (replies_for(ReplyMode.SIMPLE).done(read())[:8], device.data[:512])
+    assert int.from_bytes(failure[4:8], "big") == WireError.EIO
+    assert in_flight.count == 1
+    await in_flight.cancel()
+    device.begun[1](None)
+    await asyncio.sleep(0)
+    assert len(answers) == 1, "who is gone is not answered"
+
+
+async def test_a_read_that_cannot_even_begin_is_answered(make):
+    device = Beginning()
+    device.error = MemoryError()
+    in_flight, answers = make(device)
+    in_flight.read(read())
+    await turns_until(lambda: in_flight.is_idle)
+    ((answer,),) = answers
+    assert int.from_bytes(answer[4:8], "big") == WireError.ENOMEM
+
+
+async def test_a_read_that_is_not_begun_gets_a_task(make):
+    device = GatedDevice()
+    in_flight, answers = make(device)
+    in_flight.read(read(512))
+    await turns_until(lambda: answers)
+    assert answers[0][1] == device.data[:512]
+    assert device.calls == [("read", 0, 512)]
 
 
 async def test_one_request_is_always_admitted_and_no_more_than_the_limits(make):

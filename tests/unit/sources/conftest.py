@@ -1,10 +1,12 @@
 """Image files and web servers with locatable bytes."""
 
+import os
 import struct
 
 import pytest
 
 from httpsources import CONTENTS, opened_sources
+from nbdserve.sources.imagefile import ImageFile
 from webserver import webserver
 
 SIZE = 1 << 20
@@ -23,6 +25,17 @@ def path(tmp_path):
     path = tmp_path / "disk.img"
     path.write_bytes(PATTERN)
     return path
+
+
+@pytest.fixture
+def image(path):
+    """The image at `path`, none of it in the page cache."""
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    made = ImageFile(path, fd, SIZE)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -47,8 +47,10 @@ class File:
 
 def reads(batch, offsets, length=8):
     views = [memoryview(bytearray(length)) for _ in offsets]
-    tasks = [asyncio.ensure_future(batch(*each)) for each in zip(offsets, views, strict=True)]
-    return views, tasks
+    outcomes = [asyncio.get_running_loop().create_future() for _ in offsets]
+    for offset, view, outcome in zip(offsets, views, outcomes, strict=True):
+        batch.add(offset, view, outcome.set_result)
+    return views, outcomes
 
 
 @pytest.mark.parametrize("hint_fails", [False, True])
@@ -76,25 +78,7 @@ async def test_each_is_told_its_own_outcome():
     file = File()
     file.broken[8] = OSError("bad sector")
     _, tasks = reads(ReadBatch(file.read, file.prefetch), [0, 8, 16])
-    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    assert outcomes == [None, file.broken[8], None]
-
-
-async def test_one_that_is_given_up_leaves_the_others():
-    file = File()
-    file.gate.clear()
-    views, tasks = reads(ReadBatch(file.read, file.prefetch), [0, 8, 16])
-    await asyncio.sleep(0)
-    tasks[1].cancel()
-    await asyncio.sleep(0)
-    file.gate.set()
-    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [
-        type(None),
-        asyncio.CancelledError,
-        type(None),
-    ]
-    assert bytes(views[2]) == b"\x10" * 8
+    assert await asyncio.gather(*tasks) == [None, file.broken[8], None]
 
 
 async def test_many_and_large_ones_are_spread_over_jobs():
