@@ -13,13 +13,13 @@ import pytest
 
 from nbdserve.build import open_chain
 from nbdserve.device import Capability
+from nbdserve.pagecache import is_resident
 from nbdserve.protocol.constants import Command, TransmissionFlag
 from nbdserve.protocol.messages import ExportFacts, Negotiated, ReplyMode, Request
 from nbdserve.protocol.replies import replies_for
 from nbdserve.protocol.requests import RequestDecoder, encode_request
 from nbdserve.protocol.validation import refusal
 from nbdserve.server.operations import read_reply
-from nbdserve.server.pagecache import is_resident
 from nbdserve.spec import ExportSpec, parse_layer, parse_source
 
 BATCH, BLOCK = 64, 4096

@@ -16,6 +16,7 @@ FLOORS = [
         "hotwrites",
         "device",
         "iouring",
+        "pagecache",
         "formats",
         "params",
         "protocol",

@@ -9,6 +9,7 @@ import pytest
 
 from nbdserve import hotwrites
 from nbdserve.hotwrites import DirtyGauge, HotWrites
+from nbdserve.pagecache import is_held
 
 FREE = "nr_dirty 10\nnr_writeback 5\nnr_dirty_threshold 2000\nnr_dirty_background_threshold 1000\n"
 
@@ -39,7 +40,10 @@ def hot(fd, monkeypatch):
     return made
 
 
-@pytest.mark.parametrize(("position", "length"), [(0, 1), (4095, 2), (8192, 4096), (100, 16_384)])
+@pytest.mark.parametrize(
+    ("position", "length"),
+    [(0, 1), (4095, 2), (8192, 4096), (100, 16_384), (4097, 200_000), (0, 1 << 20)],
+)
 def test_what_is_cached_is_written(hot, fd, position, length):
     data = os.urandom(length)
     assert hot.write(position, memoryview(data))
@@ -61,7 +65,20 @@ def test_past_the_end_is_not(hot):
 
 
 def test_large_ones_are_not(hot):
-    assert not hot.write(0, memoryview(bytes(16_385)))
+    assert not hot.write(0, memoryview(bytes((1 << 20) + 1)))
+
+
+def test_one_cold_page_among_many_is_not(hot, fd):
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # nothing is read ahead
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    for page in range(16):
+        if page != 12:
+            os.pread(fd, 1, page * 4096)
+    assert is_held(fd, 0, 12 * 4096)
+    assert not is_held(fd, 0, 16 * 4096)
+    assert not hot.write(0, memoryview(b"x" * (16 * 4096)))
+    assert hot.write(0, memoryview(b"x" * (12 * 4096)))
 
 
 def test_nothing_is_written_while_much_is_dirty(hot, monkeypatch):

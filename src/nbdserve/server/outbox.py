@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from nbdserve.device import FileRange
-from nbdserve.server.pagecache import is_resident
+from nbdserve.pagecache import is_resident
 from nbdserve.threads import io_pool
 from nbdserve.tlssocket import TlsSocket
 

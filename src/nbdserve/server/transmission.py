@@ -23,6 +23,7 @@ import socket
 from collections import deque
 
 from nbdserve.errors import ProtocolError
+from nbdserve.pagecache import is_resident
 from nbdserve.protocol.constants import MAX_PAYLOAD, Command, CommandFlag, TransmissionFlag
 from nbdserve.protocol.messages import Negotiated, ReplyMode, Request
 from nbdserve.protocol.replies import replies_for
@@ -34,7 +35,6 @@ from nbdserve.server.inflight import InFlight
 from nbdserve.server.limits import Limits
 from nbdserve.server.operations import read_reply
 from nbdserve.server.outbox import Outbox
-from nbdserve.server.pagecache import is_resident
 from nbdserve.server.patience import Patience
 from nbdserve.tlssocket import TlsSocket
 

@@ -12,7 +12,7 @@ SERVICES = ["nbdserve.service", "nbdserve@.service"]
 
 _FILTERED = """
 import ctypes, sys
-from nbdserve.server.pagecache import is_resident
+from nbdserve.pagecache import is_resident
 lib = ctypes.CDLL("libseccomp.so.2")
 lib.seccomp_init.restype = ctypes.c_void_p
 lib.seccomp_rule_add.argtypes = [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint]

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from nbdserve.server import pagecache
-from nbdserve.server.pagecache import is_resident
+from nbdserve import pagecache
+from nbdserve.pagecache import is_resident
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ and nothing is sent without a copy.
 import ctypes
 import mmap
 import os
+from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["is_resident"]
+__all__ = ["is_held", "is_resident"]
 
 _CACHESTAT: Final = 451  # asm-generic/unistd.h: the same number on all architectures but alpha
 _STEP: Final = 64 << 10  # what readahead brings together mostly arrives together
@@ -30,18 +31,29 @@ _syscall.restype = ctypes.c_long
 
 
 def is_resident(fd: int, offset: int, length: int) -> bool:
-    """Tell whether all these bytes of an open file are in the page cache; never blocks."""
+    """Tell whether all these bytes of an open file can be read without waiting; never blocks."""
+    return is_held(fd, offset, length) and _is_up_to_date(
+        fd, (*range(offset, offset + length, _STEP), offset + length - 1)
+    )
+
+
+def is_held(fd: int, offset: int, length: int) -> bool:
+    """Tell whether the page cache has a page for each of these bytes, read already or being read.
+
+    What it has and the first and last byte can be read of, can be written over without waiting for
+    the disk. Never blocks.
+    """
     counts = _Counts()
     if _syscall(_CACHESTAT, fd, _Range(offset, length), counts, 0):
         return False
     pages = -(-(offset + length) // mmap.PAGESIZE) - offset // mmap.PAGESIZE
-    return counts[0] >= pages and _is_up_to_date(fd, offset, length)
+    return counts[0] >= pages
 
 
-def _is_up_to_date(fd: int, offset: int, length: int) -> bool:
+def _is_up_to_date(fd: int, places: Iterable[int]) -> bool:
     byte = [bytearray(1)]
     try:
-        for at in (*range(offset, offset + length, _STEP), offset + length - 1):
+        for at in places:
             if os.preadv(fd, byte, at, os.RWF_NOWAIT) != 1:
                 return False
     except OSError:
