@@ -2,10 +2,11 @@
 
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
-from daemon import daemon, run_nbdserve
+from daemon import daemon, nbdserve_argv, run_nbdserve
 from tools import ENVIRONMENT
 
 
@@ -49,6 +50,32 @@ def test_if_one_ends_all_end(image):
         assert server.process.wait(60) == 128 + signal.SIGKILL
         assert "a worker ended unasked" in server.log
         assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_what_fails_when_all_are_ready_leaves_none_of_them(tmp_path, image):
+    done = run_nbdserve(
+        "--workers", "2", "--read-only", "-U", tmp_path / "sock", "--pid-file",
+        tmp_path / "none" / "pid", "file", image,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.count("cannot write the pid file")) == (1, 1)
+    assert done.stderr.count("asked to stop signal=SIGTERM") == 2
+    assert not (tmp_path / "sock").exists()
+
+
+def test_the_service_manager_hears_of_a_watchdog_that_all_pat(tmp_path, image):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(tmp_path / "notify"))
+        notify.settimeout(60)
+        environment = {
+            **os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "100000",
+        }  # fmt: skip
+        words = ("--workers", "3", "--read-only", "-U", tmp_path / "sock", "file", image)
+        with subprocess.Popen(nbdserve_argv(*words), env=environment) as process:
+            heard = [notify.recv(4096) for _ in range(3)]
+            process.terminate()
+            assert process.wait(60) == 0
+    assert heard[0].startswith(b"READY=1\n")
+    assert heard[1:] == [b"WATCHDOG=1"] * 2
 
 
 def test_an_export_that_cannot_be_opened_is_told_once(tmp_path):

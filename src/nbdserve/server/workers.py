@@ -16,10 +16,12 @@ import os
 import select
 import signal
 import socket
+import struct
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from nbdserve.errors import ConfigError
 from nbdserve.server.listener import Listener
@@ -33,6 +35,8 @@ from nbdserve.spec import ExportSpec
 __all__ = ["run_workers"]
 
 log = logging.getLogger(__name__)
+
+_CREDENTIALS: Final = struct.Struct("3I")  # struct ucred: pid, uid, gid
 
 Serve = Callable[[ServerSettings, Sequence[Listener]], int]
 """Serves in this process on sockets that listen already, to the end; returns the exit status."""
@@ -60,9 +64,13 @@ def run_workers(exports: Sequence[ExportSpec], settings: ServerSettings, serve: 
             status = _wait_until_ready(workers, messages, wakeup)
         if status or wakeup.told:
             return workers.end(status)
-        stack.enter_context(pid_file(settings.pid_file))
-        if settings.print_uri:
-            print_uris(listeners, [export.name for export in exports])
+        try:
+            stack.enter_context(pid_file(settings.pid_file))
+            if settings.print_uri:
+                print_uris(listeners, [export.name for export in exports])
+        except BaseException:
+            workers.end(1)
+            raise
         notifier.notify(
             "READY=1", f"STATUS=serving {len(exports)} exports, {settings.workers} workers"
         )
@@ -143,6 +151,7 @@ class _Messages:
         with tempfile.TemporaryDirectory(prefix="nbdserve-") as folder:
             path = Path(folder) / "notify"
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
                 sock.bind(os.fspath(path))
                 sock.setblocking(False)
                 yield cls(sock, path)
@@ -150,12 +159,31 @@ class _Messages:
     def fileno(self) -> int:
         return self.sock.fileno()
 
-    def take(self) -> list[str]:
-        """Return the assignments that have come."""
+    def take(self) -> tuple[int, list[str]]:
+        """Return who has sent something, by its process id, and the assignments that are in it."""
         try:
-            return self.sock.recv(4096).decode().split("\n")
+            data, ancillary, _, _ = self.sock.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
         except BlockingIOError:
-            return []
+            return 0, []
+        for _, kind, told in ancillary:
+            if kind == socket.SCM_CREDENTIALS:
+                return _CREDENTIALS.unpack(told)[0], data.decode().split("\n")
+        return 0, []
+
+
+class _Watchdog:
+    """Tells the service manager that all workers turn when each has said so since the last time."""
+
+    def __init__(self) -> None:
+        self._patted: set[int] = set()
+
+    def pat(self, pid: int, alive: Collection[int]) -> bool:
+        """Note that one turns; tell whether all do."""
+        self._patted.add(pid)
+        if not self._patted.issuperset(alive):
+            return False
+        self._patted.clear()
+        return True
 
 
 class _Workers:
@@ -211,7 +239,7 @@ def _wait_until_ready(workers: _Workers, messages: _Messages, wakeup: _Wakeup) -
             if source is wakeup:
                 wakeup.take()
             elif source is messages:
-                if "READY=1" in messages.take():
+                if "READY=1" in messages.take()[1]:
                     return 0
             elif isinstance(source, int):
                 return workers.reap(source) or 1
@@ -222,13 +250,13 @@ def _supervise(
     workers: _Workers, messages: _Messages, wakeup: _Wakeup, notifier: Notifier
 ) -> int:  # fmt: skip
     """Stand between the workers and the world until all have ended."""
-    status = pats = told = 0
+    status = told = 0
+    watchdog = _Watchdog()
     while workers.alive:
         for source in _readable(workers, messages, wakeup):
             if source is messages:
-                pats += "WATCHDOG=1" in messages.take()
-                if pats >= len(workers.alive):  # all turn, as far as their number can tell
-                    pats = 0
+                pid, told_us = messages.take()
+                if "WATCHDOG=1" in told_us and watchdog.pat(pid, workers.alive.values()):
                     notifier.notify("WATCHDOG=1")
             elif source is wakeup:
                 wakeup.take()
