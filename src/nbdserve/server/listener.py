@@ -171,12 +171,12 @@ def _check_length(path: Path, remedy: str) -> None:
 
 
 def _bind(sock: socket.socket, path: Path) -> bool:
-    """Bind so that nobody may connect before the socket has the rights it is to have."""
-    before = os.umask(0o777)
-    try:
-        sock.bind(os.fspath(path))
-    finally:
-        os.umask(before)
+    """Bind so that nobody may connect before the socket has the rights it is to have.
+
+    Linux gives the file the mode that the socket has, less the umask, which is the whole process's.
+    """
+    os.fchmod(sock.fileno(), 0)
+    sock.bind(os.fspath(path))
     return True
 
 
@@ -220,9 +220,11 @@ def _give_rights(path: Path, wanted: UnixListener) -> None:
 
 
 def _umask() -> int:
-    current = os.umask(0o077)
-    os.umask(current)
-    return current
+    """Return the umask as proc(5) tells it; umask(2) would change it for all threads meanwhile."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    return 0o077
 
 
 def _ids(owner: str) -> tuple[int, int]:
