@@ -94,16 +94,25 @@ def delete_overlay(path: Path) -> None:
     try:
         parse_header(os.pread(fd, BLOCK, 0))
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
+        _unlink(path, fd)
         _sync(path.parent)
     except CorruptDataError as exc:
         raise DeviceError(f"{path}: {exc}; it is left alone", errno.EINVAL) from exc
+    except DeviceError:
+        raise
     except BlockingIOError as exc:
         raise DeviceError(f"{path}: is in use; end its export first", errno.EBUSY) from exc
     except OSError as exc:
         raise _cannot(path, exc) from exc
     finally:
         os.close(fd)
+
+
+def _unlink(path: Path, fd: int) -> None:
+    """Delete the file that is open, if it still has this name: another may have come meanwhile."""
+    if not os.path.samestat(os.fstat(fd), path.lstat()):
+        raise DeviceError(f"{path}: was replaced just now; it is left alone", errno.EBUSY)
+    path.unlink()
 
 
 def _look(path: Path) -> FoundOverlay | None:

@@ -88,18 +88,19 @@ class AddedExports:
             known = content["v"] == _VERSION and all(
                 isinstance(one, dict) for one in [since, *tables]
             )
+            ages = {name: float(at) for name, at in since.items() if at is not None}
         except FileNotFoundError:
             return
         except OSError as exc:
             raise DeviceError(f"{path}: {exc.strerror}; check its permissions", exc.errno) from exc
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             raise DeviceError(f"{path}: is damaged ({exc}); mend it or move it away") from exc
         if not known:
             raise DeviceError(f"{path}: is of another version; move it away")
         for table in tables:
             try:
                 spec = read_export(table, file=path)
-                self.exports.append(Added(spec, table, since.get(spec.name)))
+                self.exports.append(Added(spec, table, ages.get(spec.name)))
             except ConfigError as exc:
                 log.warning("added export cannot be served any more: %s", exc)
                 self._odd.append(table)

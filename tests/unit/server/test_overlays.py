@@ -115,3 +115,18 @@ def test_one_that_was_deleted_before_it_was_locked_is_not_opened(tmp_path, monke
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(FileNotFoundError):
         OverlayFile.open(path, read_only=False)
+
+
+def test_what_has_come_in_its_place_is_not_deleted(tmp_path, monkeypatch):
+    path = made(tmp_path / "disk.cow")
+    made(tmp_path / "new")
+    real = fcntl.flock
+
+    def replaced_meanwhile(fd, how):
+        (tmp_path / "new").replace(path)
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", replaced_meanwhile)
+    with pytest.raises(DeviceError, match="replaced just now"):
+        delete_overlay(path)
+    assert path.exists()

@@ -69,6 +69,8 @@ def test_what_is_not_understood_any_more_is_not_lost(tmp_path, caplog):
         '{"v": 2, "exports": []}',
         '{"v": 1, "exports": [5]}',
         '{"v": 1, "exports": [], "since": []}',
+        '{"v": 1, "exports": [], "since": {"disk": "long ago"}}',
+        "[" * 100_000,
     ],
 )
 def test_a_damaged_list_is_not_taken_for_an_empty_one(tmp_path, content):
