@@ -11,7 +11,7 @@ import logging
 import socket
 
 from nbdserve.server.connection import ClientFacts, Connection
-from nbdserve.server.exports import Exports
+from nbdserve.server.exports import Export, Exports
 from nbdserve.server.limits import Limits
 from nbdserve.server.tls import Tls
 
@@ -102,9 +102,13 @@ class Clients:
         for connection in self._tasks.values():
             connection.abort()
 
-    async def end(self, export: str) -> int:
+    def count_of(self, export: Export | None) -> int:
+        """Tell how many clients have this export, and not another one of its name."""
+        return sum(one.export is export for one in self._tasks.values()) if export else 0
+
+    async def end(self, export: Export) -> int:
         """Abort every connection to this export, wait until it is over; return how many."""
-        ending = [task for task, one in self._tasks.items() if one.facts().export == export]
+        ending = [task for task, one in self._tasks.items() if one.export is export]
         for task in ending:
             self._tasks[task].abort()
         if ending:

@@ -80,6 +80,7 @@ class Connection:
 
     Attributes:
         peer: likewise.
+        export: what it has chosen; None while it haggles.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Connection:
         self._handshake = ServerHandshake(
             offer_tls=tls is not None, require_tls=tls is not None and tls.is_required
         )
-        self._export: Export | None = None
+        self.export: Export | None = None
         self._transmission: Transmission | None = None
         self._task: asyncio.Task[None] | None = None
         self._draining = False
@@ -114,13 +115,17 @@ class Connection:
         """
         self._task = asyncio.current_task()
         try:
+            if self._aborted:  # before it began
+                return
             negotiated = await self._haggle()
             if negotiated is not None:
                 await self._transmit(negotiated)
-        except TimeoutError:
-            log.warning(
-                "handshake timed out peer=%s after=%gs", self.peer, self._limits.handshake_timeout
-            )
+        except TimeoutError as exc:
+            if exc.errno is None:  # ours, and not the kernel's ETIMEDOUT
+                limit = self._limits.handshake_timeout
+                log.warning("handshake timed out peer=%s after=%gs", self.peer, limit)
+            else:
+                log.info("client vanished peer=%s: %s", self.peer, exc)
         except ProtocolError as exc:
             log.warning("client dropped peer=%s: %s", self.peer, exc)
             self._say_goodbye()
@@ -141,7 +146,7 @@ class Connection:
 
     def facts(self) -> ClientFacts:
         """Tell about this client."""
-        export = self._export.facts.name if self._export else None
+        export = self.export.facts.name if self.export else None
         requests = self._transmission.requests if self._transmission else 0
         return ClientFacts(self.peer, export, requests, self._started)
 
@@ -221,11 +226,11 @@ class Connection:
             log.info("unknown export peer=%s export=%r", self.peer, event.name)
             self._handshake.refuse_export(OptionReply.ERR_UNKNOWN, text)
             return
-        self._export = export  # from here on `Clients.end` finds it
+        self.export = export  # from here on `Clients.end` finds it
         if export.lease is not None and event.option in (Option.GO, Option.EXPORT_NAME):
             refused = await export.lease.enter(self)
             if refused is not None:
-                self._export = None
+                self.export = None
                 log.info("client refused peer=%s: %s", self.peer, refused)
                 self._handshake.refuse_export(OptionReply.ERR_POLICY, refused)
                 return
@@ -233,8 +238,8 @@ class Connection:
 
     def _let_go(self) -> None:
         """Let others have an exclusive export."""
-        if self._export is not None and self._export.lease is not None:
-            self._export.lease.leave(self)
+        if self.export is not None and self.export.lease is not None:
+            self.export.lease.leave(self)
 
     async def _start_tls(self) -> None:
         """Acknowledge STARTTLS and shake hands; what came before it is forgotten."""
@@ -275,7 +280,7 @@ class Connection:
 
     async def _transmit(self, ready: Ready) -> None:
         negotiated = ready.negotiated
-        assert self._export is not None
+        assert self.export is not None
         log.info(
             "connection ready peer=%s export=%r mode=%s base_allocation=%s",
             self.peer,
@@ -283,7 +288,7 @@ class Connection:
             negotiated.mode.name.lower(),
             negotiated.base_allocation,
         )
-        export = self._export
+        export = self.export
         if export.lease is not None:
             _keep_watch(self._sock)
             export = replace(export, device=LeasedDevice(export.device, export.lease, self))

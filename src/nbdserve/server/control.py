@@ -105,6 +105,14 @@ class ControlServer:
             self._room.release()
 
 
+class _GoneError(Exception):
+    """The client does not take what it is told."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 class _Session:
     """One control client."""
 
@@ -161,7 +169,10 @@ class _Session:
         number = 0
 
         async def report(facts: Mapping[str, Any]) -> None:
-            await self._send(Progress(number, facts))
+            try:
+                await self._send(Progress(number, facts))
+            except OSError as exc:
+                raise _GoneError(exc) from exc
 
         reply: Reply
         try:
@@ -174,8 +185,13 @@ class _Session:
             reply = Failure(number, FailureKind.DEVICE, str(exc))
         except ConfigError as exc:
             reply = Failure(number, FailureKind.ARGUMENT, str(exc))
-        except (ProtocolError, OSError):
-            raise  # the client's fault, or the client is gone: `run` ends it
+        except ProtocolError:
+            raise  # the client's fault: `run` ends it
+        except _GoneError as exc:
+            raise exc.reason from None
+        except OSError as exc:
+            where = "" if exc.filename is None else f"{exc.filename}: "
+            reply = Failure(number, FailureKind.DEVICE, f"{where}{exc.strerror or exc}")
         except Exception as exc:
             log.exception("a control command failed")
             reply = Failure(number, FailureKind.INTERNAL, f"{type(exc).__name__}: {exc}")

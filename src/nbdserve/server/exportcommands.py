@@ -7,6 +7,7 @@ would be back after a restart.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,9 +55,15 @@ class ExportCommands:
         if spec.name in exports.names():
             raise CommandError(FailureKind.EXISTS, f"there is an export {spec.name!r} already")
         slot = await exports.add(spec, table)
+        slot.is_new = False
         try:
             await self._save()
         except BaseException:
+            exports.forget(slot)
+            with contextlib.suppress(
+                DeviceError
+            ):  # cancelled, it may have been written all the same
+                await self._save()
             await self._take_away(slot)
             raise
         log.info("export added export=%r", spec.name)
@@ -93,11 +100,11 @@ class ExportCommands:
                 FailureKind.ARGUMENT,
                 f"export {name!r} stands in the configuration; take it out there and restart",
             )
-        if slot.users:
+        if slot.works and not force:
             raise CommandError(
-                FailureKind.BUSY, f"export {name!r} is being warmed; stop that first"
+                FailureKind.BUSY, f"export {name!r} is being warmed; --force ends that"
             )
-        count = sum(client.export == name for client in self._service.clients.facts())
+        count = self._service.clients.count_of(slot.export)
         if count and not force:
             raise CommandError(
                 FailureKind.BUSY, f"export {name!r} has {count} clients; --force drops them"
@@ -128,14 +135,16 @@ class ExportCommands:
         return deleted
 
     async def _take_away(self, slot: Slot) -> None:
-        self._service.exports.forget(slot)
-        await self._service.clients.end(slot.spec.name)
-        await self._service.exports.close_one(slot)
+        await self._service.exports.retire(slot, self._service.clients.end)
 
     async def _save(self) -> None:
         async with self._saving:
             slots = self._service.exports.slots()
-            added = [Added(s.spec, s.table, s.since) for s in slots if s.table is not None]
+            added = [
+                Added(slot.spec, slot.table, slot.since)
+                for slot in slots
+                if slot.table is not None and not slot.is_new
+            ]
             await run_unbroken(self._added.save, added)
 
 

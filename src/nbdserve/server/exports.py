@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -71,7 +71,8 @@ class Slot:
         chain: its devices, while it is open.
         export: likewise.
         failure: why it could not be opened when that was tried last.
-        users: works of the server itself that use it just now.
+        works: commands that use it just now.
+        is_new: it is being added, and was not acknowledged yet.
         is_removed: it is no more, and must not be opened again.
         lease: who has it, if it is exclusive.
         opening: held while it is opened or closed.
@@ -83,7 +84,8 @@ class Slot:
     chain: Chain | None = None
     export: Export | None = None
     failure: str | None = None
-    users: int = 0
+    works: set[asyncio.Task[Any]] = field(default_factory=set)
+    is_new: bool = False
     is_removed: bool = False
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     lease: Lease | None = field(init=False)
@@ -98,6 +100,7 @@ class Exports:
     def __init__(self, specs: Sequence[ExportSpec], added: Sequence[Added] = ()) -> None:
         self._slots = {spec.name: Slot(spec) for spec in specs}
         self._pool = ChainPool()
+        self._retiring: set[asyncio.Task[None]] = set()
         for one in added:
             self._slots.setdefault(one.spec.name, Slot(*one))
 
@@ -146,16 +149,26 @@ class Exports:
 
     @contextlib.contextmanager
     def in_use(self, name: str) -> Iterator[None]:
-        """Note for the time of the block that the server itself uses this export, if it exists."""
-        slot = self._slots.get(name)
+        """Note for the time of the block that this task uses an export, if it exists.
+
+        Raises:
+            DeviceError: the export was removed, and the work on it ended.
+        """
+        slot, task = self._slots.get(name), asyncio.current_task()
         if slot is None:
             yield
             return
-        slot.users += 1
+        assert task is not None
+        slot.works.add(task)
         try:
             yield
+        except asyncio.CancelledError:
+            if not slot.is_removed:
+                raise
+            task.uncancel()
+            raise DeviceError(f"export {name!r} was removed meanwhile") from None
         finally:
-            slot.users -= 1
+            slot.works.discard(task)
 
     def listing(self) -> list[tuple[str, str]]:
         """List name and description of all exports, for NBD_OPT_LIST."""
@@ -174,7 +187,7 @@ class Exports:
         return None if slot.is_removed else export
 
     async def add(self, spec: ExportSpec, table: Mapping[str, Any]) -> Slot:
-        """Open a further export; clients may ask for it once this returns.
+        """Open a further export; clients may ask for it once this returns. It stays new.
 
         Args:
             spec: whose name no other export has.
@@ -184,7 +197,7 @@ class Exports:
             NbdserveError: it cannot be opened, and is not there then.
         """
         assert spec.name not in self._slots, "the caller looks"
-        slot = self._slots[spec.name] = Slot(spec, table, time.time())
+        slot = self._slots[spec.name] = Slot(spec, table, time.time(), is_new=True)
         try:
             await self._open(slot)
         except BaseException:
@@ -199,12 +212,44 @@ class Exports:
             del self._slots[slot.spec.name]
 
     def put_back(self, slot: Slot) -> None:
-        """Undo `forget`."""
-        slot.is_removed = False
-        self._slots[slot.spec.name] = slot
+        """Undo `forget`, unless another export has its name by now."""
+        if slot.spec.name not in self._slots:
+            slot.is_removed = False
+            self._slots[slot.spec.name] = slot
 
-    async def close_one(self, slot: Slot) -> None:
-        """Close an export that was forgotten and that nobody uses."""
+    async def retire(self, slot: Slot, end_clients: Callable[[Export], Awaitable[object]]) -> None:
+        """End all that uses an export that was forgotten, and close it.
+
+        Cancelled, it goes on, for what is half closed would keep its files and their locks; `close`
+        waits for it.
+
+        Args:
+            slot: which.
+            end_clients: ends the clients of an export, and waits for that.
+
+        Raises:
+            DeviceError: something was lost when it was closed.
+        """
+        task = asyncio.get_running_loop().create_task(self._retire(slot, end_clients))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        await asyncio.shield(task)
+
+    async def _retire(self, slot: Slot, end_clients: Callable[[Export], Awaitable[object]]) -> None:
+        try:
+            for work in slot.works:
+                work.cancel()
+            if slot.works:
+                await asyncio.wait(slot.works)
+            if slot.export is not None:
+                await end_clients(slot.export)
+            await self._close_one(slot)
+        except Exception as exc:
+            told = "" if isinstance(exc, DeviceError) else f"{type(exc).__name__}: "
+            log.warning("export did not close well export=%r: %s%s", slot.spec.name, told, exc)
+            raise
+
+    async def _close_one(self, slot: Slot) -> None:
         async with slot.opening:
             chain, slot.chain, slot.export = slot.chain, None, None
             if chain is not None:
@@ -212,8 +257,10 @@ class Exports:
 
     async def close(self) -> None:
         """Close every chain; called when no connection is left."""
+        if self._retiring:
+            await asyncio.wait(self._retiring)
         for slot in self._slots.values():
-            await self.close_one(slot)
+            await self._close_one(slot)
 
     async def _open(self, slot: Slot) -> Export:
         async with slot.opening:

@@ -50,8 +50,8 @@ class LeaseCommands:
         A write of theirs that a thread has begun goes on; the next holder's wait for it.
         """
         name = Arguments(given, "export").optional("export", TEXT, "")
-        known_slot(self._service.exports, name)
-        count = await self._service.clients.end(name)
+        export = known_slot(self._service.exports, name).export
+        count = await self._service.clients.end(export) if export else 0
         log.info("clients dropped export=%r count=%d", name, count)
         return {"name": name, "count": count}
 

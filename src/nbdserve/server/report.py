@@ -76,7 +76,7 @@ def report_export(slot: Slot, connections: int) -> Mapping[str, Any]:
         "size": facts.size if facts else None,
         "flags": _flags(facts.flags) if facts else None,
         "connections": connections,
-        "in_use": slot.users > 0,
+        "in_use": bool(slot.works),
         "exclusive": slot.spec.exclusive,
         "lease": _lease(slot.lease) if slot.lease else None,
         "added": slot.table is not None,

@@ -1,6 +1,7 @@
 """The control socket's driver: who may talk, in what bounds, and what a client's leaving does."""
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -51,6 +52,8 @@ class Commands:
                     self.ended.set()
             case "device":
                 raise DeviceError("the mirror is away")
+            case "os":
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/some/file")
             case "broken":
                 raise ZeroDivisionError("oops")
         raise CommandError(FailureKind.COMMAND, "unknown")
@@ -120,6 +123,7 @@ async def test_requests_are_answered_in_order_and_by_their_ids(connect):
     [
         ("what", "unknown-command", "unknown"),
         ("device", "device", "the mirror is away"),
+        ("os", "device", "/some/file: Permission denied"),
         ("broken", "internal", "ZeroDivisionError: oops"),
     ],
 )

@@ -43,6 +43,10 @@ class Served:
         return self.exports.slots()[0].lease
 
     @property
+    def export(self):
+        return self.exports.slots()[0].export
+
+    @property
     def waiting(self):
         """How many have chosen the export and are not let in yet."""
         inside = {self.lease.facts().holder, self.lease.facts().other}
@@ -280,7 +284,7 @@ async def test_all_clients_of_an_export_are_dropped_and_counted(served):
     served.lease.begin_handover(3600)
     await served.connect()
     haggling = await Haggler.greet(served.socket())
-    assert await served.clients.end("guest/web1") == 2
+    assert await served.clients.end(served.export) == 2
     assert served.lease.facts() == (None, None, None, False)
     assert (await haggling.ask(Option.LIST)).reply == OptionReply.ACK
     with pytest.raises(OSError):  # noqa: PT011 -- likewise
@@ -297,7 +301,7 @@ async def test_one_that_waits_to_come_in_is_dropped_with_the_others(served):
     await first.close()
     coming = asyncio.create_task(served.connect())
     await until(lambda: served.waiting == 1)
-    ending = asyncio.create_task(served.clients.end("guest/web1"))
+    ending = asyncio.create_task(served.clients.end(served.export))
     assert isinstance(await outcome(coming), OSError)
     assert not ending.done(), "a write still runs"
     device.gate.set()

@@ -29,6 +29,10 @@ def opening(monkeypatch):
     return begun, go_on
 
 
+async def nobody(_):
+    """End no clients."""
+
+
 async def test_who_waits_for_an_export_that_is_removed_meanwhile_gets_none(opening):
     begun, go_on = opening
     exports = Exports([SPEC])
@@ -37,7 +41,7 @@ async def test_who_waits_for_an_export_that_is_removed_meanwhile_gets_none(openi
     await begun.acquire()
     exports.forget(slot)
     go_on.set()
-    closing = asyncio.create_task(exports.close_one(slot))
+    closing = asyncio.create_task(exports.retire(slot, nobody))
     assert await first is None
     with pytest.raises(DeviceError, match="removed meanwhile"):
         await second
