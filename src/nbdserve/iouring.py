@@ -16,7 +16,7 @@ import struct
 import sys
 import threading
 import time
-from typing import Final, NamedTuple
+from typing import Final
 
 __all__ = ["Completion", "Ring", "address_of"]
 
@@ -44,16 +44,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 
-class Completion(NamedTuple):
-    """The end of a read.
-
-    Attributes:
-        tag: as it was given.
-        result: bytes read, or an errno, negative.
-    """
-
-    tag: int
-    result: int
+Completion = tuple[int, int, int]
+"""The end of a read: its tag, the bytes read or an errno, negative, and flags of no use here."""
 
 
 class Ring:
@@ -158,8 +150,7 @@ class Ring:
             pass
         found: list[Completion] = []
         while head != tail and len(found) < most:
-            tag, result, _ = _CQE.unpack_from(self._queues, at + (head & mask) * _CQE.size)
-            found.append(Completion(tag, result))
+            found.append(_CQE.unpack_from(self._queues, at + (head & mask) * _CQE.size))
             head = (head + 1) & _WRAP
         with self._fence:
             words[self._cq_head] = head

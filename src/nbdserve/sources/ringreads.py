@@ -14,7 +14,7 @@ import logging
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Final, NamedTuple
+from typing import Final
 
 from nbdserve.iouring import Ring, address_of
 
@@ -23,15 +23,13 @@ __all__ = ["Ended", "RingReads", "join_ring", "leave_ring"]
 log = logging.getLogger(__name__)
 
 _ENTRIES: Final = 512
-_TURN: Final = 16  # ends taken in a turn of the loop, so that hot reads of others wait less
+_TURN: Final = 64  # ends taken in a turn of the loop: 0.3 ms that hot reads of others may wait
 
 Ended = Callable[[int], None]
 """Takes what came of a read: bytes, which may be fewer than asked for, or an errno, negative."""
 
 
-class _Read(NamedTuple):
-    view: memoryview
-    ended: Ended
+_Read = tuple[memoryview, Ended]
 
 
 class RingReads:
@@ -71,7 +69,7 @@ class RingReads:
             ended: called once on the loop, later.
         """
         self._tag += 1
-        self._under_way[self._tag] = _Read(view, ended)
+        self._under_way[self._tag] = (view, ended)
         self._ring.put(fd, offset, address_of(view), len(view), self._tag)
         self._put += 1
         if self._order is None:
@@ -116,8 +114,8 @@ class RingReads:
         log.error("io_uring fails, cold reads go through threads from now on: %s", exc)
         self._broken = True
         _kept.append(self._under_way)
-        for read in self._under_way.values():
-            read.ended(-(exc.errno or errno.EIO))
+        for _, ended in self._under_way.values():
+            ended(-(exc.errno or errno.EIO))
 
     def _reap(self) -> None:
         if self._more is not None:
@@ -126,8 +124,8 @@ class RingReads:
         if self._broken:
             return
         found = self._ring.reap(_TURN)
-        for tag, result in found:
-            self._under_way.pop(tag).ended(result)
+        for tag, result, _ in found:
+            self._under_way.pop(tag)[1](result)
         if len(found) == _TURN:
             self._more = self._loop.call_soon(self._reap)
 
