@@ -1,6 +1,7 @@
 """Reads that have to wait for the disk, and whether the kernel takes them by io_uring here."""
 
 import asyncio
+import errno
 import functools
 
 from nbdserve.iouring import Ring
@@ -10,11 +11,13 @@ __all__ = ["can_ring", "one", "outcome"]
 
 @functools.cache
 def can_ring():
-    """Tell whether io_uring is permitted to us: kernel.io_uring_disabled, seccomp."""
+    """Tell whether io_uring is there, and permitted: x86-64, kernel.io_uring_disabled, seccomp."""
     try:
         Ring(8).close()
-    except PermissionError:
-        return False
+    except OSError as exc:
+        if exc.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+            return False
+        raise
     return True
 
 

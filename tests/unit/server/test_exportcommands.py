@@ -40,6 +40,11 @@ class Daemon:
     async def remove(self):
         return await self.commands.remove(REMOVE, ignore)
 
+    async def work(self):
+        """Use the disk without end, as warming does."""
+        with self.exports.in_use("disk"):
+            await asyncio.Event().wait()
+
     async def connect(self):
         """Connect a client to the disk; return its socket, which is served now."""
         ours, theirs = socket.socketpair()
@@ -212,12 +217,7 @@ async def test_an_addition_cancelled_while_it_is_kept_is_not_kept(daemon, saving
 
 async def test_work_on_an_export_ends_only_by_force(daemon):
     await daemon.add()
-
-    async def work():
-        with daemon.exports.in_use("disk"):
-            await asyncio.Event().wait()
-
-    working = asyncio.create_task(work())
+    working = asyncio.create_task(daemon.work())
     await asyncio.sleep(0)
     with pytest.raises(CommandError, match="--force ends that"):
         await daemon.commands.remove({"export": "disk"}, ignore)
@@ -229,12 +229,7 @@ async def test_work_on_an_export_ends_only_by_force(daemon):
 
 async def test_work_that_is_cancelled_by_who_asked_is_cancelled(daemon):
     await daemon.add()
-
-    async def work():
-        with daemon.exports.in_use("disk"):
-            await asyncio.Event().wait()
-
-    working = asyncio.create_task(work())
+    working = asyncio.create_task(daemon.work())
     await asyncio.sleep(0)
     working.cancel()
     with pytest.raises(asyncio.CancelledError):
