@@ -1,5 +1,6 @@
 """Bad input of every kind: one clear line with the remedy, and the right exit status."""
 
+import json
 import os
 import shlex
 import signal
@@ -12,6 +13,7 @@ import pytest
 
 from daemon import nbdserve_argv, run_nbdserve
 from nbdctl_command import run_nbdctl
+from nbdserve.config import SERVER_KEYS
 from waiting import eventually
 
 
@@ -194,12 +196,26 @@ def test_check_tells_of_limits_that_would_serve_nobody(tmp_path):
     assert all(f": {key}: " in line for key, line in zip(keys, told, strict=True))
 
 
+def test_check_looks_at_the_credentials(tmp_path):
+    config = tmp_path / "nbdserve.toml"
+    config.write_text(
+        f'[server]\ntls-certificates = "{tmp_path}"\n[[export]]\nname = "a"\n'
+        'source = { type = "null", size = "1M" }\n'
+    )
+    assert_one_line(run_nbdctl("check", config), 2, "server-cert.pem")
+    told = json.loads(run_nbdctl("check", "--json", config).stdout)
+    assert "server-cert.pem" in told["errors"][0]["message"]
+
+
 def test_check_spells_a_good_configuration_out(tmp_path):
     config = tmp_path / "good.toml"
     config.write_text('[[export]]\nname = "a"\nsource = { type = "memory", size = "1M" }\n')
     done = run_nbdctl("check", config)
     assert done.returncode == 0
     assert "source memory size=1M" in done.stdout
+    told = json.loads(run_nbdctl("check", "--json", config).stdout)
+    shown_as_listeners = {"unix", "unix-mode", "unix-owner", "port", "bind"}
+    assert set(SERVER_KEYS) - shown_as_listeners <= set(told)
     assert "localhost:10809" in done.stdout
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 from nbdserve.build import resolve
 from nbdserve.config import Configuration, configuration_errors
+from nbdserve.errors import ConfigError
 from nbdserve.nbdctl.voice import answer, answer_json, complain
 from nbdserve.params import params_of
+from nbdserve.server.tls import Tls
 from nbdserve.settings import TcpListener
 from nbdserve.spec import ExportSpec
 
@@ -27,6 +29,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Carry it out; return the exit status."""
     configuration, errors = configuration_errors(arguments.file)
+    if configuration is not None:
+        try:
+            Tls.open(configuration.settings.tls)  # else the start would be the first to tell
+        except ConfigError as exc:
+            configuration, errors = None, [exc]
     if configuration is None:
         for error in errors:
             complain(str(error))
@@ -52,11 +59,21 @@ def _resolved(configuration: Configuration) -> dict[str, object]:
     return {
         "listeners": listeners,
         "control": _shown(str, settings.control),
+        "control-mode": f"{settings.control_mode:04o}",
+        "control-owner": settings.control_owner,
         "state-dir": _shown(str, settings.state_dir),
         "overlay-dir": _shown(str, settings.overlay_dir),
         "handshake-timeout": settings.handshake_timeout,
         "max-connections": settings.max_connections,
         "drain-timeout": settings.drain_timeout,
+        "max-in-flight": settings.max_in_flight,
+        "max-in-flight-bytes": settings.max_in_flight_bytes,
+        "pid-file": _shown(str, settings.pid_file),
+        "tls": _shown(str, settings.tls.mode),
+        "tls-certificates": _shown(str, settings.tls.certificates),
+        "tls-verify-peer": settings.tls.verify_peer,
+        "tls-psk": _shown(str, settings.tls.psk),
+        "log-format": _shown(str, configuration.log_format),
         "exports": [_resolved_export(export) for export in configuration.exports],
     }
 

@@ -76,10 +76,10 @@ async def serve(
     if settings.exit_with_parent:
         exit_with_parent()
     stop = Stop()
-    tls = await run_io(Tls.open, settings.tls)
-    if tls is not None:
-        stop.on_hang_up = tls.reload
     with stop.on_signals(), AddedExports.kept_in(_state_dir(settings)) as added:
+        tls = await run_io(Tls.open, settings.tls)
+        if tls is not None:
+            stop.on_hang_up = tls.reload
         overlay_dir = _overlay_dir(settings)  # before the exports, whose overlays lie there
         opening = Exports.open(exports, added=added.exports, keep_going=config_file is not None)
         opened = await stop.unless_told(opening, default=None)

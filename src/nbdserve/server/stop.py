@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
+from nbdserve.threads import run_io
+
 __all__ = ["Stop"]
 
 T = TypeVar("T")
@@ -21,6 +23,9 @@ class Stop:
         self.told = asyncio.Event()
         self.told_again = asyncio.Event()
         self.on_hang_up: Callable[[], None] | None = None
+        """Reads files anew, and so blocks: run in a thread, never twice at once."""
+        self._hang_ups = 0
+        self._hanging_up: asyncio.Task[None] | None = None
         self.status = 128 + signal.SIGTERM
         """The exit status of what a signal cut short, as a shell tells it."""
 
@@ -36,6 +41,8 @@ class Stop:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
+            if self._hanging_up is not None:
+                self._hanging_up.cancel()
 
     def tell(self, number: int) -> None:
         """Ask to stop, as a signal does."""
@@ -54,10 +61,20 @@ class Stop:
         await _until(self.told_again, work, None)
 
     def _hang_up(self) -> None:
-        if self.on_hang_up is not None:
-            self.on_hang_up()
-        else:
+        if self.on_hang_up is None:
             log.warning("SIGHUP does not reload yet; restart to read the configuration again")
+            return
+        self._hang_ups += 1
+        if self._hanging_up is None:
+            self._hanging_up = asyncio.get_running_loop().create_task(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            while self._hang_ups and self.on_hang_up is not None:
+                self._hang_ups = 0  # one that comes from now on means what is there then
+                await run_io(self.on_hang_up)
+        finally:
+            self._hanging_up = None
 
 
 async def _until(event: asyncio.Event, work: Coroutine[Any, Any, T], default: T) -> T:
