@@ -26,10 +26,9 @@ async def test_hang_ups_while_files_are_read_have_them_read_once_more():
     with stop.on_signals():
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: begun)
-        for _ in range(3):
+        for count in (1, 2, 3):
             os.kill(os.getpid(), signal.SIGHUP)
-            await asyncio.sleep(0)
-        await until(lambda: stop._hang_ups)
+            await until(lambda count=count: stop._hang_ups == count)
         assert len(begun) == 1
         go_on.set()
         await until(lambda: len(begun) == 2)
