@@ -60,9 +60,8 @@ class ExportCommands:
             await self._save()
         except BaseException:
             exports.forget(slot)
-            with contextlib.suppress(
-                DeviceError
-            ):  # cancelled, it may have been written all the same
+            # cancelled, it may have been written all the same
+            with contextlib.suppress(DeviceError):
                 await self._save()
             await self._take_away(slot)
             raise

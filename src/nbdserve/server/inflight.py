@@ -90,12 +90,12 @@ class InFlight:
         """Carry out a validated READ of some bytes, without a task if the device can."""
         self.count += 1
         self._bytes += request.length
-        view = memoryview(bytearray(request.length))
-        done = functools.partial(self._read, request, view)
         try:
+            view = memoryview(bytearray(request.length))
+            done = functools.partial(self._read, request, view)
             begun = self._device.begin_read(request.offset, view, done)
-        except Exception as exc:  # noqa: BLE001 -- as in `write`
-            done(exc)
+        except Exception as exc:  # noqa: BLE001 -- MemoryError, or a device that is at fault
+            self._ended(request, (self._failed(request, exc),))
             return
         if not begun:
             self._start(request, view)

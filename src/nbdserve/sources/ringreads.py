@@ -49,9 +49,13 @@ class RingReads:
         self._orders: SimpleQueue[int] = SimpleQueue()
         self._more: asyncio.Handle | None = None
         self._broken = False
-        self._loop.add_reader(self._ring.eventfd, self._reap)
         self._thread = threading.Thread(target=self._enter, name="nbdserve-ring", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as exc:  # a limit of threads
+            self._ring.close()
+            raise OSError(errno.EAGAIN, str(exc)) from exc
+        self._loop.add_reader(self._ring.eventfd, self._reap)
         self.users = 0
 
     @property

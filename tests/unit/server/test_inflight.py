@@ -98,6 +98,14 @@ async def test_a_read_that_cannot_even_begin_is_answered(make):
     assert int.from_bytes(answer[4:8], "big") == WireError.ENOMEM
 
 
+async def test_a_read_there_is_no_memory_for_is_answered(make):
+    in_flight, answers = make(GatedDevice())
+    in_flight.read(read(1 << 62))
+    await turns_until(lambda: in_flight.is_idle)
+    ((answer,),) = answers
+    assert int.from_bytes(answer[4:8], "big") == WireError.ENOMEM
+
+
 async def test_a_read_that_is_not_begun_gets_a_task(make):
     device = GatedDevice()
     in_flight, answers = make(device)

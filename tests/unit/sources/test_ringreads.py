@@ -6,6 +6,9 @@ Left out by conftest where io_uring is forbidden.
 import asyncio
 import errno
 import os
+import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +16,8 @@ from coldfile import one, outcome
 from nbdserve.iouring import Ring
 from nbdserve.sources import coldreads, ringreads
 from nbdserve.sources.coldreads import ColdReads
+
+DESCRIPTORS = Path("/proc/self/fd")
 
 
 class Pipe:
@@ -74,6 +79,20 @@ async def test_a_file_that_does_not_answer_leaves_room_for_others(
     found = await asyncio.gather(*waiting)
     assert found[:4] == [None] * 4
     assert [error.strerror for error in found[4:]] == ["left to threads"] * 2
+
+
+async def test_a_ring_without_its_thread_is_none(image, pattern, monkeypatch):
+    class Thread(threading.Thread):
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+    before = len(list(DESCRIPTORS.iterdir()))
+    monkeypatch.setattr(ringreads, "threading", SimpleNamespace(Thread=Thread))
+    reads = ColdReads(image.read, image.prefetch)
+    reads.open(image.fd)
+    assert await one(reads, 8) == pattern[8:][:4096]
+    await reads.close()
+    assert len(list(DESCRIPTORS.iterdir())) == before
 
 
 async def test_a_ring_that_fails_is_given_up_and_its_reads_are_made(
