@@ -80,9 +80,12 @@ class ClusterMap:
             at = run_end
 
     def state_around(self, offset: int, length: int) -> int | None:
-        """Return the state (a number) of the one cluster that holds a range; None if several do."""
+        """Return the state (a number) of the one cluster that holds a range; None if several do.
+
+        None as well for a range of no bytes where the device ends, which no cluster holds.
+        """
         number = offset // self._cluster
-        if offset + length <= (number + 1) * self._cluster:
+        if number < self._count and offset + length <= (number + 1) * self._cluster:
             return self._states[number]
         return None
 

@@ -149,3 +149,10 @@ def test_runs_of_the_base_near_each_other_are_read_as_one():
     assert spans(runs, 9) == [[runs[0], runs[2], runs[4]]]
     assert spans(runs, 0) == [[runs[0]], [runs[2]], [runs[4]]]
     assert spans([Run(DATA, 0, 4)], 8) == []
+
+
+def test_the_state_around_a_range_is_that_of_the_one_cluster_it_is_in():
+    clusters = map_of([BASE, DATA, ZERO])
+    assert [clusters.state_around(at, 2) for at in (0, 4, 10)] == [0, 1, 2]
+    assert clusters.state_around(2, 4) is None
+    assert clusters.state_around(12, 0) is None, "the end of the device is in none"
