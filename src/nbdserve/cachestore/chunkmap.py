@@ -108,9 +108,24 @@ class ChunkMap:
             else:
                 del self.groups[group]
 
-    def chunks_of(self, group: int) -> range:
-        """Return the numbers of the chunks of a group."""
-        return range(group * GROUP, min((group + 1) * GROUP, self.count))
+    def take_out(self, groups: Collection[int]) -> list[int]:
+        """Set the chunks of groups that take room to ABSENT; return their numbers."""
+        numbers = [
+            number
+            for group in groups
+            for number in range(group * GROUP, min((group + 1) * GROUP, self.count))
+            if self.states[number] in _STORED
+        ]
+        for number in numbers:
+            self.put(number, ChunkState.ABSENT)
+        return numbers
+
+    def zero(self, first: int, stop: int) -> list[int]:
+        """Set the ABSENT ones of some chunks to ZERO; return their numbers."""
+        numbers = [n for n in range(first, stop) if self.states[n] == ChunkState.ABSENT]
+        for number in numbers:
+            self.put(number, ChunkState.ZERO)
+        return numbers
 
     def length_of(self, number: int) -> int:
         """Return the bytes in a chunk: the last one may be shorter."""
@@ -138,6 +153,10 @@ class ChunkMap:
         """Return the first absent chunk from `number` on, `count` if there is none."""
         found = self.states.find(b"\0", number, self.count)
         return self.count if found < 0 else found
+
+    def last_uses(self) -> dict[int, int]:
+        """Tell when the groups that take room were last used, in seconds since 1970."""
+        return {group: self.used[group] // 1000 for group in self.groups}
 
     def stored_groups(self, without: Collection[int]) -> list[tuple[int, int]]:
         """List the groups that take room, but for some, and the bytes of their chunks."""

@@ -85,10 +85,7 @@ class Content:
         self._unsynced: set[int] = set()
         self._fetching: dict[int, asyncio.Future[None]] = {}
         self._asked = time.monotonic()
-        self._load()
-
-    def _load(self) -> None:
-        claims = self.files.claims
+        claims = files.claims
         self._map.load(claims.kinds[: self._map.count])
         there = os.fstat(self._data.fd).st_mtime_ns // 1_000_000
         for group in self._map.groups:
@@ -268,10 +265,7 @@ class Content:
         """Remember that the absent chunks that lie wholly in a range are zero."""
         end = offset + length
         stop = self._map.count if end == self.size else end >> self._shift
-        first = -(-offset // self.chunk)
-        numbers = [n for n in range(first, stop) if self._states[n] == ChunkState.ABSENT]
-        for number in numbers:
-            self._map.put(number, ChunkState.ZERO)
+        numbers = self._map.zero(-(-offset // self.chunk), stop)
         if self.writable and numbers:
             await run_unbroken(self.files.claim_zeroes, numbers)
 
@@ -312,23 +306,26 @@ class Content:
         return int(self._used[group])
 
     async def evict(self, groups: Collection[int]) -> None:
-        """Drop groups of chunks and give their room back; only where the file is ours alone."""
-        numbers = [
-            number
-            for group in groups
-            for number in self._map.chunks_of(group)
-            if self._states[number] in (ChunkState.CLAIMED, ChunkState.DATA)
-        ]
-        self._generation += 1
+        """Drop groups of chunks and give their room back; only where the file is ours alone.
+
+        Groups that were lent, or that something is being written to, since they were listed stay:
+        what is written now would be punched, and count as there.
+        """
+        groups = set(groups) - self._lent - self._busy - self._putting.keys()
         self._busy.update(groups)
-        for number in numbers:
-            self._map.put(number, ChunkState.ABSENT)
-        self._unsynced.difference_update(numbers)
+        numbers = self._take_out(groups)
         self.evicted += len(numbers) * self.chunk
         try:
             await run_unbroken(self.files.drop, numbers, groups)
         finally:
             self._busy.difference_update(groups)
+
+    def _take_out(self, groups: Collection[int]) -> list[int]:
+        """Serve the chunks of groups no more; return those that were there."""
+        numbers = self._map.take_out(groups)
+        self._generation += 1
+        self._unsynced.difference_update(numbers)
+        return numbers
 
     def _distrust(self, numbers: Sequence[int], exc: OSError | None = None) -> None:
         """Take chunks for absent that turned out to be damaged."""
@@ -358,7 +355,7 @@ class Content:
     async def _tend(self) -> None:
         unsynced, self._unsynced = self._unsynced, set()
         try:
-            await run_unbroken(self.files.save, self._use())
+            await run_unbroken(self.files.save, self._map.last_uses())
         except OSError as exc:
             if exc.errno in FULL or not unsynced:
                 return
@@ -367,11 +364,13 @@ class Content:
                 self._data.path, exc.strerror,
             )  # fmt: skip
             self.give_up()
-            # the kernel may have dropped what it could not write
-            await self.evict({number >> _GROUP_SHIFT for number in unsynced})
-
-    def _use(self) -> dict[int, int]:
-        return {group: self._used[group] // 1000 for group in self._map.groups}
+            if self._tasks:
+                await asyncio.wait(self._tasks)  # the last, for nothing is added any more
+            # the kernel may have dropped what it could not write; of what was lent as well
+            groups = {number >> _GROUP_SHIFT for number in unsynced | self._unsynced}
+            lent = groups & self._lent
+            self._take_out(lent)
+            await self.evict(groups - lent)
 
     async def settle(self) -> None:
         """Wait until nothing is being written any more; comes before `close`."""
@@ -384,7 +383,7 @@ class Content:
         """Note what was used and close the files; blocks."""
         try:
             if self.writable:
-                self.files.save_use(self._use())
+                self.files.save_use(self._map.last_uses())
         except OSError as exc:
             log.debug("cache map cannot be written name=%s: %s", self.name, exc)
         finally:

@@ -83,5 +83,9 @@ def test_groups_that_take_room_are_listed_and_zeroes_take_none():
 
 def test_the_last_chunk_and_group_are_parts_of_one():
     chunks = ChunkMap(SIZE, CHUNK)
-    assert list(chunks.chunks_of(5)) == [5 * GROUP, 5 * GROUP + 1, 5 * GROUP + 2]
+    for number in range(5 * GROUP, chunks.count):
+        chunks.put(number, ChunkState.DATA)
+    assert chunks.take_out([5]) == [5 * GROUP, 5 * GROUP + 1, 5 * GROUP + 2]
+    assert chunks.take_out([0, 5]) == []
+    assert chunks.stored == 0
     assert ChunkMap(0, CHUNK).absent_from(0) == 0

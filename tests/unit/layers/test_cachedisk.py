@@ -430,6 +430,38 @@ async def test_a_read_that_an_eviction_overtakes_is_made_again(folder, monkeypat
         assert made.reads[1:] == [(0, CHUNK)]
 
 
+async def test_what_is_being_written_is_not_evicted(folder, monkeypatch):
+    """It was listed as evictable, and then written to, before its room was given back."""
+    async with cached(folder) as made:
+        content, loop = made.content, asyncio.get_running_loop()
+        await made.layer.read(0, CHUNK)
+        plain, written, go_on = content.files.write, asyncio.Event(), threading.Event()
+
+        def held_up(first, data):
+            states = plain(first, data)
+            loop.call_soon_threadsafe(written.set)
+            assert go_on.wait(30)
+            return states
+
+        monkeypatch.setattr(content.files, "write", held_up)
+        reading = asyncio.create_task(made.layer.read(CHUNK, CHUNK))
+        await written.wait()
+        await content.evict([0])
+        go_on.set()
+        assert await reading == WORDS[CHUNK : 2 * CHUNK]
+        assert await made.everything() == WORDS
+
+
+async def test_what_is_lent_is_not_evicted(folder):
+    async with cached(folder) as made:
+        await made.everything()
+        lent = made.layer.file_range(0, CHUNK)
+        await made.content.evict([0, 1])
+        assert os.pread(lent.fd, CHUNK, lent.offset) == WORDS[:CHUNK]
+        assert made.content.evicted == GROUP
+        assert await made.everything() == WORDS
+
+
 @pytest.mark.parametrize("turns", range(0, 40, 3))
 async def test_a_reader_cancelled_while_it_evicts_leaves_no_lock_behind(folder, turns):
     contents = random.Random(1).randbytes(1 << 20)
